@@ -1,0 +1,82 @@
+# Fineline. `make help` lists what there is to do.
+
+# No cgo anywhere: a static binary, and a rule that rules_test.go checks.
+export CGO_ENABLED := 0
+
+CACHE := $(or $(FINELINE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fineline)
+RESULTS := build/test
+REPORT := build/testreport
+
+LINT_VERSION := v2.15.0
+LINT_DIR := $(CACHE)/tools/golangci-lint-$(LINT_VERSION)
+LINT := $(LINT_DIR)/golangci-lint
+
+FUZZTIME ?= 30s
+
+# The tests that need a KVM, run once more where it is hardware KVM (under emulation).
+SVM_PACKAGES ?= ./memory/... ./vmm/... ./migration/... ./cmd/... ./guest/svm/probe/...
+SVMTEST ?= go run ./guest/svm/cmd/svmtest -json -bin ./cmd/fineline $(SVM_PACKAGES)
+
+KVM_USABLE := $(shell test -r /dev/kvm -a -w /dev/kvm && echo yes)
+HOST_TIER := $(if $(KVM_USABLE),unit+host,unit)
+
+.PHONY: help build images demo test test-host test-svm test-total race lint fuzz bench deps clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/fineline
+	go build -trimpath -o bin/fineline ./cmd/fineline
+
+images: ## rebuild the tiny guests in place (the committed ones are these bytes)
+	$(MAKE) -C images
+
+demo: build ## two VMM processes, a live migration under load, the numbers
+	./bin/fineline demo
+
+# Every tier runs though another fails; the total says what failed.
+test: deps ## all tests, in three tiers: unit, host (/dev/kvm), svm (emulated hardware KVM)
+	@rm -rf $(RESULTS) && mkdir -p $(RESULTS)
+	@go build -o $(REPORT) ./guest/testreport/cmd/testreport
+	@$(if $(KVM_USABLE),,echo "no usable /dev/kvm here: the tests that need one run in the svm tier only")
+	-@$(MAKE) --no-print-directory test-host
+	-@$(MAKE) --no-print-directory test-svm
+	@$(REPORT) -total $(RESULTS)/host.json $(RESULTS)/svm.json
+
+test-host:
+	@$(REPORT) -tier $(HOST_TIER) -o $(RESULTS)/host.json -- go test -json -count=1 -timeout 10m ./...
+
+test-svm:
+	@$(REPORT) -tier svm -o $(RESULTS)/svm.json -quiet -- $(SVMTEST)
+
+race: ## the unit and host tests under the race detector (which needs a C compiler)
+	CGO_ENABLED=1 go test -race ./...
+
+lint: $(LINT) ## go vet and golangci-lint, installed into the cache on first use
+	go vet ./...
+	$(LINT) run ./...
+
+$(LINT):
+	@mkdir -p $(LINT_DIR)
+	GOBIN=$(LINT_DIR) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	@set -e; for pkg in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "== $$pkg $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5s $$pkg; \
+		done; \
+	done
+
+bench: build ## the figures of docs/benchmarks.md, each beside its peer
+	./bin/fineline bench boot
+	./bin/fineline bench exits
+	./bin/fineline bench migrate --peer qemu
+
+deps: ## the host programs that tests need, by apt-get when root
+	@go run ./images/linux/cmd/linuximage -tools
+
+clean: ## remove what was built here (not the cache)
+	rm -rf bin build
+	$(MAKE) -C images clean
