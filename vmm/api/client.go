@@ -1,0 +1,236 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"net"
+	"net/http"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// clientTimeout outlasts the server's own bound, so that its answer wins.
+	clientTimeout = 2*OperationTimeout + writeTimeout
+	maxReplyBytes = 1 << 20
+	maxLineBytes  = 4 << 20 // of the progress stream: a result names every round
+)
+
+// ErrStreamCut ends a progress stream whose final line did not come: the VMM has gone or shuts down.
+var ErrStreamCut = errors.New("the VMM ended the progress stream before the migration's result")
+
+// Fault is a request that the VMM refused.
+type Fault struct {
+	Status  int // of HTTP
+	Message string
+}
+
+func (f *Fault) Error() string { return f.Message }
+
+// Client talks to a Server. Safe for concurrent use.
+type Client struct {
+	http *http.Client
+	path string
+}
+
+// NewClient does not connect yet.
+func NewClient(path string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		if err := checkSocketPath(path); err != nil {
+			return nil, err
+		}
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
+	return &Client{path: path, http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Info asks who and how the VMM is.
+func (c *Client) Info(ctx context.Context) (InstanceInfo, error) {
+	return get[InstanceInfo](ctx, c, pathInstance)
+}
+
+// Version asks for the VMM's version.
+func (c *Client) Version(ctx context.Context) (Version, error) {
+	return get[Version](ctx, c, pathVersion)
+}
+
+// VMConfig asks for the machine's shape and what it boots.
+func (c *Client) VMConfig(ctx context.Context) (VMConfig, error) {
+	return get[VMConfig](ctx, c, pathVMConfig)
+}
+
+// MachineConfig asks for the machine's shape.
+func (c *Client) MachineConfig(ctx context.Context) (MachineConfig, error) {
+	return get[MachineConfig](ctx, c, pathMachineConfig)
+}
+
+// SetMachineConfig sets all of it.
+func (c *Client) SetMachineConfig(ctx context.Context, m MachineConfig) error {
+	return c.send(ctx, http.MethodPut, pathMachineConfig, m)
+}
+
+// PatchMachineConfig sets a part of it.
+func (c *Client) PatchMachineConfig(ctx context.Context, p MachineConfigPatch) error {
+	return c.send(ctx, http.MethodPatch, pathMachineConfig, p)
+}
+
+// BootSource asks what is booted.
+func (c *Client) BootSource(ctx context.Context) (BootSource, error) {
+	return get[BootSource](ctx, c, pathBootSource)
+}
+
+// SetBootSource sets it.
+func (c *Client) SetBootSource(ctx context.Context, b BootSource) error {
+	return c.send(ctx, http.MethodPut, pathBootSource, b)
+}
+
+// SetLogger sets where the VMM's logs go.
+func (c *Client) SetLogger(ctx context.Context, l LoggerConfig) error {
+	return c.send(ctx, http.MethodPut, pathLogger, l)
+}
+
+// Start boots the guest.
+func (c *Client) Start(ctx context.Context) error {
+	return c.send(ctx, http.MethodPut, pathActions, actionBody{actionStart})
+}
+
+// Pause returns when no vCPU runs.
+func (c *Client) Pause(ctx context.Context) error {
+	return c.send(ctx, http.MethodPatch, pathVM, vmBody{vmPaused})
+}
+
+// Resume lets the guest run.
+func (c *Client) Resume(ctx context.Context) error {
+	return c.send(ctx, http.MethodPatch, pathVM, vmBody{vmResumed})
+}
+
+// Stop asks the VMM to end; it may still run when this returns.
+func (c *Client) Stop(ctx context.Context) error {
+	return c.send(ctx, http.MethodPut, pathStop, emptyBody{})
+}
+
+// StartMigration returns when the migration is under way, or with the refusal.
+func (c *Client) StartMigration(ctx context.Context, r MigrationRequest) error {
+	return c.send(ctx, http.MethodPut, pathMigration, r)
+}
+
+// CancelMigration returns when the guest is back at the source.
+func (c *Client) CancelMigration(ctx context.Context) error {
+	return c.send(ctx, http.MethodPut, pathMigrationCancel, emptyBody{})
+}
+
+// ResolveMigration ends a doubt.
+func (c *Client) ResolveMigration(ctx context.Context, d Decision) error {
+	return c.send(ctx, http.MethodPut, pathMigrationResolve, resolveBody{d})
+}
+
+// MigrationEvents yields the latest progress as it changes and ends after the final event. An
+// error, ErrStreamCut among them, comes last.
+func (c *Client) MigrationEvents(ctx context.Context) iter.Seq2[MigrationEvent, error] {
+	return func(yield func(MigrationEvent, error) bool) {
+		resp, err := c.do(ctx, http.MethodGet, pathMigrationEvents, nil)
+		if err != nil {
+			yield(MigrationEvent{}, err)
+			return
+		}
+		defer func() { _ = resp.Body.Close() }()
+		lines := bufio.NewScanner(resp.Body)
+		lines.Buffer(nil, maxLineBytes)
+		for lines.Scan() {
+			var ev MigrationEvent
+			if err := json.Unmarshal(lines.Bytes(), &ev); err != nil {
+				yield(MigrationEvent{}, fmt.Errorf("progress stream: %w", err))
+				return
+			}
+			if !yield(ev, nil) || ev.Final {
+				return
+			}
+		}
+		switch {
+		case ctx.Err() != nil:
+			yield(MigrationEvent{}, ctx.Err())
+		case errors.Is(lines.Err(), bufio.ErrTooLong):
+			yield(MigrationEvent{}, fmt.Errorf("progress stream: %w", lines.Err()))
+		default:
+			yield(MigrationEvent{}, ErrStreamCut)
+		}
+	}
+}
+
+func get[T any](ctx context.Context, c *Client, path string) (v T, err error) {
+	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
+	defer cancel()
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return v, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxReplyBytes)).Decode(&v); err != nil {
+		return v, fmt.Errorf("GET %s: %w", path, err)
+	}
+	return v, nil
+}
+
+func (c *Client) send(ctx context.Context, method, path string, body any) error {
+	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
+	defer cancel()
+	resp, err := c.do(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// do returns an answer of the 200s, whose body the caller closes.
+func (c *Client) do(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	var encoded io.Reader = http.NoBody
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, fmt.Errorf("%s %s: %w", method, path, err)
+		}
+		encoded = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://fineline"+path, encoded)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var f faultBody
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxReplyBytes)).Decode(&f); err != nil || f.FaultMessage == "" {
+		f.FaultMessage = fmt.Sprintf("%s %s: the VMM answered %s", method, path, resp.Status)
+	}
+	return nil, &Fault{Status: resp.StatusCode, Message: f.FaultMessage}
+}
+
+// explain turns a failure to connect into what the user can do about it.
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("no API socket at %s: start the VMM with --api %[1]s: %w", c.path, err)
+	case errors.Is(err, unix.ECONNREFUSED):
+		return fmt.Errorf("nobody listens on %s: the VMM has gone: %w", c.path, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("no permission for %s: the VMM belongs to another user: %w", c.path, err)
+	}
+	return fmt.Errorf("ask the VMM at %s: %w", c.path, err)
+}

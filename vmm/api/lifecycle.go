@@ -1,0 +1,185 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Phase is where the machine of this process is in its life.
+type Phase uint8
+
+// The phases. Zero is invalid so that a forgotten field can't pass for one.
+const (
+	PhaseInvalid Phase = iota
+	NotStarted         // configurable, no guest yet
+	Incoming           // a destination that waits for, or takes in, a guest
+	Running
+	Paused
+	Migrating // the source's side of a migration; Lifecycle.Before says what it was
+	InDoubt   // after a cut at the commit: nothing runs here until it is resolved
+	Ended     // powered off, moved away, discarded or stopped
+)
+
+var phaseNames = [...]string{
+	"invalid", "not started", "incoming", "running", "paused", "migrating", "in doubt", "ended",
+}
+
+func (p Phase) String() string {
+	if int(p) >= len(phaseNames) {
+		return fmt.Sprintf("phase(%d)", uint8(p))
+	}
+	return phaseNames[p]
+}
+
+// Event is what happens to a Lifecycle: a client's request, or a report of the
+// Controller.
+type Event uint8
+
+// The events.
+const (
+	EventInvalid Event = iota
+
+	// Requests of clients.
+	Configure
+	Start
+	Pause
+	Resume
+	Migrate
+	Cancel
+	Keep    // resolve a doubt: the guest is ours
+	Discard // resolve a doubt: the guest runs elsewhere
+	Stop
+
+	// Reports of the Controller.
+	GuestKept          // a migration failed or was cancelled: the source has its guest again
+	GuestMoved         // a migration is complete: the guest runs elsewhere
+	GuestInDoubt       // neither side knows yet who owns the guest
+	GuestArrived       // an incoming guest runs here
+	GuestArrivedPaused // an incoming guest is here, paused as it was at the source
+	IncomingFailed     // an incoming migration failed; this process waits for another
+	GuestEnded         // power-off, or an error that no vCPU survives
+)
+
+var eventNames = [...]string{
+	"invalid", "configure", "start", "pause", "resume", "migrate", "cancel the migration",
+	"keep the guest", "discard the guest", "stop", "guest kept", "guest moved", "guest in doubt",
+	"guest arrived", "guest arrived paused", "incoming migration failed", "guest ended",
+}
+
+func (e Event) String() string {
+	if int(e) >= len(eventNames) {
+		return fmt.Sprintf("event(%d)", uint8(e))
+	}
+	return eventNames[e]
+}
+
+func (e Event) isReport() bool { return e >= GuestKept && e <= GuestEnded }
+
+// Lifecycle is the pure state machine: a value, no lock, no clock.
+//
+// Invariant: Before is Running or Paused while Phase is Migrating or InDoubt, and
+// PhaseInvalid otherwise.
+type Lifecycle struct {
+	Phase  Phase
+	Before Phase // where GuestKept and Keep lead back to
+}
+
+// ConflictError refuses an event that does not fit the phase.
+type ConflictError struct {
+	Event Event
+	Phase Phase
+}
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("cannot %s: %s", e.Event, reason(e.Phase, e.Event))
+}
+
+// errAlready says that a request finds what it asks for: success, with nothing to do.
+// Firecracker answers a second Paused or Resumed in the same way.
+var errAlready = errors.New("already so")
+
+// back stands in the table for Lifecycle.Before.
+const back Phase = 0xff
+
+// transitions holds every legal step; what is absent is a conflict.
+var transitions = map[Phase]map[Event]Phase{
+	NotStarted: {Configure: NotStarted, Start: Running, Stop: Ended, GuestEnded: Ended},
+	Incoming: {
+		Stop: Ended, GuestArrived: Running, GuestArrivedPaused: Paused,
+		GuestInDoubt: InDoubt, IncomingFailed: Incoming, GuestEnded: Ended,
+	},
+	Running: {Pause: Paused, Resume: Running, Migrate: Migrating, Stop: Ended, GuestEnded: Ended},
+	Paused:  {Pause: Paused, Resume: Running, Migrate: Migrating, Stop: Ended, GuestEnded: Ended},
+	Migrating: {
+		Cancel: Migrating, GuestKept: back, GuestMoved: Ended, GuestInDoubt: InDoubt, GuestEnded: Ended,
+	},
+	InDoubt: {Keep: back, Discard: Ended, GuestKept: back, GuestMoved: Ended, GuestEnded: Ended},
+	Ended:   {Stop: Ended},
+}
+
+// Step returns the lifecycle after e, or a *ConflictError, or errAlready; with an
+// error the lifecycle is unchanged.
+func (l Lifecycle) Step(e Event) (Lifecycle, error) {
+	if l.Phase == Ended && e.isReport() {
+		return l, nil // a report may lose the race against a stop or a power-off
+	}
+	next, ok := transitions[l.Phase][e]
+	if !ok {
+		return l, &ConflictError{Event: e, Phase: l.Phase}
+	}
+	switch {
+	case next == back:
+		return Lifecycle{Phase: l.Before}, nil
+	case next == l.Phase && (e == Pause || e == Resume):
+		return l, errAlready
+	case next == Migrating && l.Phase != Migrating:
+		return Lifecycle{Phase: Migrating, Before: l.Phase}, nil
+	case next == InDoubt && l.Phase == Incoming:
+		return Lifecycle{Phase: InDoubt, Before: Running}, nil
+	case next == InDoubt || next == Migrating:
+		return Lifecycle{Phase: next, Before: l.Before}, nil
+	}
+	return Lifecycle{Phase: next}, nil
+}
+
+// State folds the phase into the three states that Firecracker's clients know: a
+// migrating guest is what it was before, a guest in doubt does not run, and a
+// process that has no guest (yet, or any more) is "Not started".
+func (l Lifecycle) State() string {
+	phase := l.Phase
+	if phase == Migrating {
+		phase = l.Before
+	}
+	switch phase {
+	case Running:
+		return StateRunning
+	case Paused, InDoubt:
+		return StatePaused
+	}
+	return StateNotStarted
+}
+
+// reason says why a phase refuses an event, with the next step for the user.
+func reason(p Phase, e Event) string {
+	switch {
+	case e == Cancel && p != InDoubt:
+		return "no migration is in progress"
+	case (e == Keep || e == Discard) && p != Migrating:
+		return "no migration is in doubt"
+	}
+	switch p {
+	case NotStarted:
+		return "the machine has not been started: start it first"
+	case Incoming:
+		return "the machine waits for an incoming migration: migrate a guest to it, or stop it"
+	case Running, Paused:
+		return "the machine has been started already"
+	case Migrating:
+		return "a migration is in progress: cancel it first"
+	case InDoubt:
+		return "the outcome of a migration is in doubt: resolve it first"
+	case Ended:
+		return "the machine has ended: it can only be stopped"
+	}
+	return "the machine is in no valid phase"
+}
