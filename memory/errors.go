@@ -1,0 +1,26 @@
+package memory
+
+import "errors"
+
+// Classes of error that a caller can act on; all errors of this package that
+// fit one wrap it.
+var (
+	// ErrOutOfRange: an address, or a part of a range, is not guest RAM. Usually
+	// the guest's mistake; answer it as hardware would.
+	ErrOutOfRange = errors.New("guest address is not RAM")
+	// ErrMisaligned: an ordered access is not naturally aligned, or a page
+	// address is not a multiple of PageSize.
+	ErrMisaligned = errors.New("guest address is not aligned")
+	// ErrClosed: the Guest was closed.
+	ErrClosed = errors.New("guest memory is closed")
+	// ErrTracking: a Tracker of this Guest is already active.
+	ErrTracking = errors.New("dirty tracking is already active")
+	// ErrNotTracking: Collect on a Tracker that is not started.
+	ErrNotTracking = errors.New("dirty tracking is not active")
+	// ErrBadLayout: the regions asked for cannot be RAM of any host.
+	ErrBadLayout = errors.New("bad guest memory")
+	// ErrBeyondHost: more RAM was asked for than this host has.
+	ErrBeyondHost = errors.New("guest memory is larger than the host's")
+	// ErrNoHugePages: huge pages were asked for and the host has none to give.
+	ErrNoHugePages = errors.New("no huge pages")
+)
