@@ -1,0 +1,98 @@
+package kvm
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/fineline-vmm/fineline/memory"
+)
+
+// dirtyRing is the dirty rings of all vCPUs as a memory.DirtySource. KVM pushes
+// the page of every first write; we take entries out, mark them, and
+// KVM_RESET_DIRTY_RINGS protects their pages again.
+//
+// A ring that is nearly full ends KVM_RUN; the vCPU then drains the rings itself
+// and the pages wait in pending for the next Collect.
+type dirtyRing struct {
+	vm        *VM
+	sizeBytes int
+
+	// mu covers the rings of all vCPUs and all below. It comes before VM.mu.
+	mu      sync.Mutex
+	guest   *memory.Guest
+	regions []memory.Region // of guest; the index is the slot
+	pending *memory.PageSet // nil while stopped
+}
+
+func (r *dirtyRing) attach(g *memory.Guest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.guest, r.regions = g, g.Regions()
+}
+
+func (r *dirtyRing) Start() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pending = r.guest.NewPageSet()
+	return r.vm.setLogging(true)
+}
+
+func (r *dirtyRing) Stop() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.vm.setLogging(false); err != nil {
+		return err
+	}
+	// What is left in the rings would be reported after the next Start.
+	r.pending = nil
+	return r.harvest()
+}
+
+func (r *dirtyRing) Collect(into *memory.PageSet) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pending == nil {
+		return errors.New("the dirty rings are not started")
+	}
+	err := r.harvest()
+	into.Union(r.pending)
+	r.pending.Clear()
+	return err
+}
+
+// drain makes room in the rings.
+func (r *dirtyRing) drain() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.harvest()
+}
+
+// harvest moves all entries to pending (or drops them while stopped) and re-arms
+// their pages. Preconditions: r.mu held.
+func (r *dirtyRing) harvest() error {
+	taken := 0
+	for _, c := range r.vm.openVCPUs() {
+		n, err := c.takeEntries(r.add)
+		if err != nil {
+			return err
+		}
+		taken += n
+	}
+	if taken == 0 {
+		return nil
+	}
+	_, err := ioctl(r.vm.fd, reqResetDirtyRings, 0)
+	return err
+}
+
+// add notes the page of one entry.
+func (r *dirtyRing) add(slot uint32, offset uint64) error {
+	if r.pending == nil {
+		return nil
+	}
+	if uint64(slot) >= uint64(len(r.regions)) || !r.pending.Add(r.regions[slot].Base+memory.GPA(offset)*memory.PageSize) {
+		return fmt.Errorf("dirty ring: page %d of slot %d does not exist", offset, slot)
+	}
+	return nil
+}
