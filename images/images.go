@@ -1,0 +1,30 @@
+package images
+
+import (
+	_ "embed" // the ELF files
+	"maps"
+	"slices"
+)
+
+//go:embed hello/hello.elf
+var hello []byte
+
+//go:embed dirty/dirty.elf
+var dirty []byte
+
+var builtin = map[string][]byte{
+	"hello": hello,
+	"dirty": dirty,
+}
+
+// Builtin returns the ELF file of the named guest and whether there is one of that name. The bytes are
+// the package's own: callers must not write to them.
+func Builtin(name string) ([]byte, bool) {
+	elf, ok := builtin[name]
+	return elf, ok
+}
+
+// Names returns the names Builtin knows, sorted.
+func Names() []string {
+	return slices.Sorted(maps.Keys(builtin))
+}
