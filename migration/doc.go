@@ -1,0 +1,79 @@
+// Package migration moves a running machine from one process to another. It knows no KVM structure:
+// a Source and a Target are what a VMM is to it.
+//
+// # The ownership law
+//
+// At every instant at most one process may run the guest; after any single crash at least one can.
+// Each side keeps a journal (package journal) of the hand-over, named by machine and generation:
+//
+//	source        preflight, precopy, paused, state-sent, commit-sent, then one of done, cancelled, failed
+//	destination   accepted, receiving, ready, then one of owner, discarded
+//
+// The commit is one record: the destination's "owner". It is durable before the first guest
+// instruction there. The other decisive records are those by which a side gives the guest up or takes it
+// back, and each is written before the deed: the source's "cancelled" and "failed" before it resumes a
+// guest whose state it has sent, the destination's "discarded" before it says so.
+//
+//  1. What cannot work is refused before the guest is paused.
+//  2. Before COMMIT is sent, every failure and every cancel resumes the source.
+//  3. The destination runs the guest when COMMIT has come and "owner" is durable. There is one other
+//     way: it is ready, the connection is gone, the source process is proved dead (package identity),
+//     and the source's journal shows that it had not taken the guest back. Then the destination holds
+//     the only copy, journals "owner" and runs.
+//  4. A destination that is ready, without a connection, and cannot prove that, waits. It answers
+//     RESOLVE on its address.
+//  5. A source that has sent COMMIT and lost the connection is in doubt. It stays paused and asks:
+//     - the destination says owner: done, the source never resumes;
+//     - it says ready: COMMIT is sent again;
+//     - it says discarded: the source resumes;
+//     - it is proved dead: its journal decides, "owner" or not;
+//     - none of these: in doubt until somebody asks again or a human decides (ResolveInDoubt).
+//     "Unknown" counts as discarded only from the very process that was ready; any other process
+//     that listens at the address knows nothing about the one that may be running the guest.
+//  6. After the commit the source never resumes, not even when the destination dies at once: the guest
+//     may have spoken to the world.
+//
+// So the guest dies in two cases only, both the plain death of a VMM with its guest: the source is
+// killed before the destination was ready (the destination discards and fails), and the destination is
+// killed after it became the owner. Why the source's journal is read in rule 3: a source that cancelled,
+// resumed and later died must not come back as it was at the cancel.
+//
+// # What is made durable when
+//
+// An fsync costs milliseconds on a disk, and the guest is stopped from paused to owner. The law needs
+// less than one a record. Whoever reads the journal of a dead process on the same boot sees what was
+// written, durable or not; durability is for a host crash, after which only a human reads, to decide
+// which host's disk the machine is started from. So "paused", "ready" and "commit-sent" are only
+// written; "state-sent" is made durable while the destination restores, and COMMIT waits for that;
+// "owner" alone is a durable write that the guest waits for. A journal on tmpfs has no such cost, and
+// no use after a host crash.
+//
+// # Pre-copy
+//
+// Round one sends the pages that were ever touched; every further round sends what was written during
+// the one before. Collect clears the dirty marks, the page is copied, the copy is what is sent (design
+// law 2). When the rule (convergence.go) says that the rest fits into the allowed downtime, or that more
+// rounds will not help, the guest is paused and the rest goes with the state. Three pieces are made to
+// be replaced one by one: the encoder (what of a page is sent: encoder.go), the rule (when to stop:
+// convergence.go) and the hand-over (what happens while nobody runs: handover.go). The pump between them
+// (pump.go) gathers into large buffers in one goroutine and writes them in another.
+//
+// Zero pages: what was never touched is not looked at. A page whose copy is zero is not sent unless
+// content was sent for it before; then 16 bytes for a run of them. The receiver starts from memory that
+// it has reset itself, so "not sent" means zero there.
+//
+// The bandwidth limit ends when the guest is paused: bytes are then downtime. The rule nevertheless
+// reckons with the bandwidth seen under the limit; it never promises one that was not seen.
+//
+// # Downtime
+//
+// From the instant at which the source's Pause returned to the instant at which the destination's Run
+// returned, both by CLOCK_MONOTONIC if the two share one ("clock"); else to the arrival of RUNNING at
+// the source, which is later ("upper bound").
+//
+// # Rejected
+//
+// Lease or quorum instead of journal and proof: there is no third party on one host, and a lease lets a
+// paused but healthy guest die by a clock. Resuming the source when the destination dies right after the
+// commit: law 6. A default that never ends when the guest writes faster than the link (QEMU): see Rule.
+package migration

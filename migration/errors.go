@@ -1,0 +1,79 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Classes of failure that a caller acts on. In all of them but the last two the guest runs at the
+// source.
+var (
+	// ErrNotConverging: the guest writes faster than the link carries, and Strict forbids the
+	// downtime that a stop would cost.
+	ErrNotConverging = errors.New("the migration does not converge")
+	// ErrTimeout: the time allowed for the migration is over.
+	ErrTimeout = errors.New("the migration took longer than allowed")
+	// ErrConnectionLost: the connection to the peer ended.
+	ErrConnectionLost = errors.New("the connection to the peer was lost")
+	// ErrPeerSilent: the peer did not answer in time.
+	ErrPeerSilent = errors.New("the peer does not answer")
+	// ErrDestinationDied: after the commit. The guest died with the process that owned it.
+	ErrDestinationDied = errors.New("the destination took the guest over and died")
+	// ErrNotStarted: the destination owns the guest and keeps it paused, because it could not start.
+	ErrNotStarted = errors.New("the destination owns the guest but could not start it")
+)
+
+// RefusedError: the destination will not take this machine; nothing was stopped.
+type RefusedError struct{ Reason string }
+
+func (e *RefusedError) Error() string { return "the destination refused: " + e.Reason }
+
+// AbortedError: the peer gave the migration up.
+type AbortedError struct {
+	Reason    string
+	Cancelled bool // on request
+}
+
+func (e *AbortedError) Error() string {
+	if e.Cancelled {
+		return "the peer cancelled the migration: " + e.Reason
+	}
+	return "the peer gave the migration up: " + e.Reason
+}
+
+// DiscardedError: the destination threw the incoming machine away. The guest is not here.
+type DiscardedError struct{ Cause error }
+
+func (e *DiscardedError) Error() string {
+	return fmt.Sprintf("incoming migration failed, nothing runs here: %v", e.Cause)
+}
+
+func (e *DiscardedError) Unwrap() error { return e.Cause }
+
+// InDoubtError: COMMIT may have reached the destination and nothing answers now. The guest is paused
+// here and must neither be resumed nor be thrown away before its fate is known. Retry asks again;
+// ResolveInDoubt takes a human's word.
+type InDoubtError struct {
+	MachineID  string
+	Generation uint64
+	Cause      error
+
+	sender *sender
+}
+
+func (e *InDoubtError) Error() string {
+	return fmt.Sprintf("in doubt whether the destination runs the guest (machine %s, generation %d): %v; "+
+		"it stays paused here: look at the destination, then ask again or decide", e.MachineID, e.Generation, e.Cause)
+}
+
+func (e *InDoubtError) Unwrap() error { return e.Cause }
+
+// isCancel reports whether the migration ended because somebody asked for it.
+func isCancel(ctx context.Context, err error) bool {
+	var aborted *AbortedError
+	if errors.As(err, &aborted) {
+		return aborted.Cancelled
+	}
+	return errors.Is(ctx.Err(), context.Canceled)
+}

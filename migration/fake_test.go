@@ -1,0 +1,321 @@
+package migration
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/fineline-vmm/fineline/memory"
+)
+
+// world watches how many processes run the guest: the ownership law, as seen from outside.
+type world struct {
+	mu        sync.Mutex
+	runner    string
+	violation string
+}
+
+func (w *world) enter(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.runner != "" && w.violation == "" {
+		w.violation = fmt.Sprintf("%s runs while %s runs", name, w.runner)
+	}
+	w.runner = name
+}
+
+func (w *world) leave(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.runner == name {
+		w.runner = ""
+	}
+}
+
+// who returns the process that runs the guest, and what broke the law.
+func (w *world) who() (string, string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.runner, w.violation
+}
+
+var errDead = errors.New("this process is dead")
+
+// guestState is the fake machine's state besides its RAM.
+type guestState struct {
+	Steps uint64 `json:"steps"`
+}
+
+// machine is a fake machine, both Source and Target. Its guest is a goroutine that writes counters into
+// a working set and now and then clears a page.
+type machine struct {
+	name  string
+	world *world
+	mem   *memory.Guest
+	pages uint64 // working set
+	shape []byte
+
+	// Hooks of tests; called outside of mu.
+	onPrepare, onPause, onSave, onRestore, onRun func() error
+
+	mu       sync.Mutex
+	dead     bool
+	running  bool
+	owned    bool // this process may run the guest
+	released bool
+	built    bool
+	pauses   int
+	state    guestState
+	stop     chan struct{}
+	stopped  chan struct{}
+}
+
+func testRegions(pages uint64) []memory.Region {
+	// Two regions with a gap, as a machine of more than 3 GiB has.
+	half := pages / 2
+	return []memory.Region{
+		{Base: 0, SizeBytes: half * memory.PageSize},
+		{Base: 1 << 32, SizeBytes: (pages - half) * memory.PageSize},
+	}
+}
+
+func newMachine(t testing.TB, w *world, name string, pages uint64) *machine {
+	t.Helper()
+	mem, err := memory.New(testRegions(pages), memory.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := mem.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &machine{name: name, world: w, mem: mem, pages: min(pages/4, 32), shape: []byte(`{"shape":1}`)}
+}
+
+// boot fills the RAM with a pattern and starts the guest.
+func (m *machine) boot(t testing.TB) {
+	t.Helper()
+	i := 0
+	for _, r := range m.mem.Regions() {
+		for off := uint64(0); off < r.SizeBytes; off += memory.PageSize {
+			i++
+			if i%3 == 0 {
+				continue // never touched
+			}
+			if err := m.mem.StoreUint64(r.Base+memory.GPA(off), uint64(i)*0x9e3779b97f4a7c15); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	m.owned = true
+	m.start()
+}
+
+func (m *machine) start() {
+	m.world.enter(m.name)
+	m.running = true
+	m.stop, m.stopped = make(chan struct{}), make(chan struct{})
+	go m.guest(m.stop, m.stopped)
+}
+
+func (m *machine) guest(stop, stopped chan struct{}) {
+	defer close(stopped)
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+			m.step()
+			runtime.Gosched()
+		}
+	}
+}
+
+// step is one guest instruction. Only the guest's goroutine, or a test that has paused it, calls it.
+func (m *machine) step() {
+	m.state.Steps++
+	gpa := memory.GPA(m.state.Steps % m.pages * memory.PageSize)
+	if m.state.Steps%7 == 0 {
+		_ = m.mem.WriteAt(gpa, zeroPage[:])
+		return
+	}
+	_ = m.mem.StoreUint64(gpa+memory.GPA(m.state.Steps%512*8), m.state.Steps)
+}
+
+// halt stops the guest. Precondition: mu.
+func (m *machine) halt() {
+	if !m.running {
+		return
+	}
+	close(m.stop)
+	<-m.stopped
+	m.running = false
+	m.world.leave(m.name)
+}
+
+// die is the end of the process, whatever it is doing.
+func (m *machine) die() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.halt()
+	m.dead, m.owned = true, false
+}
+
+// end stops the guest at the end of a test.
+func (m *machine) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.halt()
+}
+
+// alive locks the machine, unless it is dead.
+func (m *machine) alive() (unlock func(), err error) {
+	m.mu.Lock()
+	if m.dead {
+		m.mu.Unlock()
+		return nil, errDead
+	}
+	return m.mu.Unlock, nil
+}
+
+func call(hook func() error) error {
+	if hook == nil {
+		return nil
+	}
+	return hook()
+}
+
+func (m *machine) Description() ([]byte, error) { return m.shape, nil }
+func (m *machine) Memory() *memory.Guest        { return m.mem }
+
+// The guest's stores go through the accessors, which mark; so the hypervisor's half has nothing to say.
+func (m *machine) DirtySource() memory.DirtySource { return m }
+func (m *machine) Start() error                    { return nil }
+func (m *machine) Collect(*memory.PageSet) error   { return nil }
+func (m *machine) Stop() error                     { return nil }
+
+func (m *machine) Pause() error {
+	if err := call(m.onPause); err != nil {
+		return err
+	}
+	unlock, err := m.alive()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	m.pauses++
+	m.halt()
+	return nil
+}
+
+func (m *machine) Resume() error {
+	unlock, err := m.alive()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if m.released {
+		panic("resumed after the commit")
+	}
+	if !m.running {
+		m.start()
+	}
+	return nil
+}
+
+func (m *machine) SaveState() ([]byte, error) {
+	if err := call(m.onSave); err != nil {
+		return nil, err
+	}
+	unlock, err := m.alive()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return json.Marshal(m.state)
+}
+
+func (m *machine) Release() {
+	unlock, err := m.alive()
+	if err != nil {
+		return
+	}
+	defer unlock()
+	m.released, m.owned = true, false
+}
+
+func (m *machine) Prepare(description []byte) (*memory.Guest, error) {
+	if err := call(m.onPrepare); err != nil {
+		return nil, err
+	}
+	unlock, err := m.alive()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if !bytes.Equal(description, m.shape) {
+		return nil, fmt.Errorf("this machine is %s and the source's is %s", m.shape, description)
+	}
+	m.built = true
+	return m.mem, nil
+}
+
+func (m *machine) RestoreState(state []byte) error {
+	if err := call(m.onRestore); err != nil {
+		return err
+	}
+	unlock, err := m.alive()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return json.Unmarshal(state, &m.state)
+}
+
+func (m *machine) Run() error {
+	if err := call(m.onRun); err != nil {
+		return err
+	}
+	unlock, err := m.alive()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	m.owned = true
+	m.start()
+	return nil
+}
+
+func (m *machine) Discard() {
+	unlock, err := m.alive()
+	if err != nil {
+		return
+	}
+	defer unlock()
+	if m.owned || !m.built {
+		panic("discarded a machine that is owned or was never built")
+	}
+	m.built = false
+}
+
+// differences compares the RAM of two stopped machines.
+func differences(a, b *memory.Guest) error {
+	pa, pb := make([]byte, memory.PageSize), make([]byte, memory.PageSize)
+	for _, r := range a.Regions() {
+		for off := uint64(0); off < r.SizeBytes; off += memory.PageSize {
+			gpa := r.Base + memory.GPA(off)
+			if err := errors.Join(a.ReadAt(gpa, pa), b.ReadAt(gpa, pb)); err != nil {
+				return err
+			}
+			if !bytes.Equal(pa, pb) {
+				return fmt.Errorf("page %#x differs", uint64(gpa))
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package migration
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/fineline-vmm/fineline/migration/inject"
+	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+// stopAndCopy pauses the guest and sends the rest of its pages and its state.
+func (s *sender) stopAndCopy(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := s.time.enter(stagePausing); err != nil {
+		return err
+	}
+	s.paused = true // before the call: a Pause that fails half way is undone by Resume
+	if err := s.src.Pause(); err != nil {
+		return fmt.Errorf("cannot pause the guest: %w", err)
+	}
+	before := s.bytesSent()
+	if err := s.time.enter(stageStopCopy); err != nil {
+		return err
+	}
+	if err := s.note(journal.Paused, ""); err != nil {
+		return err
+	}
+	if err := s.inject(inject.SourcePaused); err != nil {
+		return err
+	}
+	state, err := s.sendRest(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.time.enter(stageState); err != nil {
+		return err
+	}
+	s.stateSent = true
+	err = s.link.send(ctx, func(w *wire.Writer) error { return w.Bytes(wire.TypeState, state) })
+	s.result.BytesInDowntime = s.bytesSent() - before
+	return err
+}
+
+// sendRest sends what the guest wrote last, while its state is being saved.
+func (s *sender) sendRest(ctx context.Context) ([]byte, error) {
+	type saved struct {
+		state []byte
+		err   error
+	}
+	saving := make(chan saved, 1)
+	go func() {
+		state, err := s.src.SaveState()
+		saving <- saved{state, err}
+	}()
+	err := s.pausedRound(ctx)
+	result := <-saving // also after a failure: the guest must not be resumed under it
+	if err != nil {
+		return nil, err
+	}
+	if result.err != nil {
+		return nil, fmt.Errorf("cannot save the machine's state: %w", result.err)
+	}
+	// Saving may have stored to guest memory (design law 3): that goes behind.
+	return result.state, s.lateRound(ctx)
+}
+
+// pausedRound sends everything that is dirty.
+func (s *sender) pausedRound(ctx context.Context) error {
+	if err := s.tracker.Collect(s.dirty); err != nil {
+		return err
+	}
+	return s.sendPaused(ctx)
+}
+
+// lateRound is a pausedRound that costs nothing when there is nothing to send, the usual case.
+func (s *sender) lateRound(ctx context.Context) error {
+	if err := s.tracker.Collect(s.dirty); err != nil || s.dirty.Len() == 0 {
+		return err
+	}
+	return s.sendPaused(ctx)
+}
+
+func (s *sender) sendPaused(ctx context.Context) error {
+	began := s.clock.Now()
+	sum, sent, err := s.sendRound(ctx)
+	if err != nil {
+		return err
+	}
+	s.dirty.Clear()
+	s.addRound(sum, sent, s.clock.Now()-began)
+	return nil
+}
+
+// prepareCommit waits until the destination holds everything. It is the last step that can be undone.
+func (s *sender) prepareCommit(ctx context.Context) error {
+	if err := s.note(journal.StateSent, ""); err != nil {
+		return err
+	}
+	if err := s.inject(inject.SourceStateSent); err != nil {
+		return err
+	}
+	// Durable while the destination restores.
+	durable := make(chan error, 1)
+	go func() { durable <- s.opts.Journal.Sync() }()
+	_, err := s.link.expect(ctx, wire.TypeReady)
+	if syncErr := <-durable; err == nil {
+		err = syncErr
+	}
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.time.enter(stageCommit); err != nil {
+		return err
+	}
+	return s.note(journal.CommitSent, "")
+}
+
+// commitAndSettle sends COMMIT. From here on nothing can be undone by this side alone.
+func (s *sender) commitAndSettle() error {
+	ctx := context.Background()
+	s.commit = true
+	err := s.inject(inject.SourceCommitSent)
+	if err == nil {
+		err = s.link.send(ctx, func(w *wire.Writer) error { return w.Signal(wire.TypeCommit) })
+	}
+	if err == nil {
+		var running *wire.Running
+		if running, err = s.awaitRunning(ctx); err == nil {
+			return s.handedOver(running)
+		}
+	}
+	return s.settle(ctx, err)
+}
+
+func (s *sender) awaitRunning(ctx context.Context) (*wire.Running, error) {
+	f, err := s.link.expect(ctx, wire.TypeRunning)
+	if err != nil {
+		return nil, err
+	}
+	return wire.Decode[wire.Running](f)
+}
+
+// handedOver ends the migration on this side: the guest is the destination's.
+func (s *sender) handedOver(running *wire.Running) error {
+	arrived := s.clock.Now()
+	s.giveAway()
+	_ = s.link.send(context.Background(), func(w *wire.Writer) error { return w.Signal(wire.TypeDone) })
+	if running.Failure != "" {
+		return fmt.Errorf("%w: %s", ErrNotStarted, running.Failure)
+	}
+	if err := s.measure(running, arrived); err != nil {
+		s.opts.Log.Errorf("migration: no downtime measured: %v", err)
+	}
+	return nil
+}
+
+// giveAway makes sure that the guest never runs here again.
+func (s *sender) giveAway() {
+	s.stopTracking()
+	s.src.Release()
+	if err := s.opts.Journal.Append(s.record(journal.Done, "")); err != nil {
+		// The destination's record is the one that decides; this one only spares a question.
+		s.opts.Log.Warnf("migration: %v", err)
+	}
+	// Nothing can fail any more, so the Error action has nothing to do here.
+	_ = s.inject(inject.SourceDone)
+}
+
+// measure computes the downtime.
+func (s *sender) measure(running *wire.Running, arrived time.Duration) error {
+	at := time.Duration(running.MonotonicNS)
+	s.result.DowntimeMeasured = MeasuredByClock
+	// A peer's clock reading is input: outside of what is possible it counts for nothing.
+	if !s.self.SameClock(s.peer.Process) || at > arrived || s.time.enterAt(stageRunning, at) != nil {
+		s.result.DowntimeMeasured = MeasuredUpperBound
+		if err := s.time.enterAt(stageRunning, arrived); err != nil {
+			return err
+		}
+	}
+	downtime, err := s.time.downtime()
+	if err != nil {
+		return err
+	}
+	s.result.DowntimeMS = milliseconds(downtime)
+	return nil
+}

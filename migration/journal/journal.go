@@ -1,0 +1,214 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxFileBytes bounds what is read of a journal: at some 200 bytes a record and ten records a
+// migration this is thousands of migrations of one machine.
+const maxFileBytes = 16 << 20
+
+// Sink is what a journal is written to; *os.File is one.
+type Sink interface {
+	io.Writer
+	// Sync returns once everything written is durable.
+	Sync() error
+	Close() error
+}
+
+// Journal is the open journal of this process. It is safe for concurrent use.
+type Journal struct {
+	path string
+
+	mu      sync.Mutex
+	sink    Sink
+	records []Record
+	broken  error // the first failed write: what the file holds is unknown from there on
+}
+
+// Open opens or creates the journal at path, locks it, and drops a torn tail. The path is shown to
+// the peer, so it is made absolute.
+func Open(path string) (*Journal, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	j, err := open(path, f)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return j, nil
+}
+
+func open(path string, f *os.File) (*Journal, error) {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, fmt.Errorf("journal %s is in use by another process: %w", path, err)
+	}
+	data, err := readAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("journal %s: %w", path, err)
+	}
+	records, valid, err := Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("journal %s: %w; move it away to start a new one", path, err)
+	}
+	if valid < len(data) {
+		if err := f.Truncate(int64(valid)); err != nil {
+			return nil, fmt.Errorf("journal %s: cannot drop its torn last record: %w", path, err)
+		}
+	}
+	// The name must survive a crash as well as the content.
+	if err := syncFolder(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("journal %s: %w", path, err)
+	}
+	return &Journal{path: path, sink: f, records: records}, nil
+}
+
+// New makes a journal over a sink that already holds the given records. Tests use it to inject faults.
+func New(path string, sink Sink, records []Record) *Journal {
+	return &Journal{path: path, sink: sink, records: slices.Clone(records)}
+}
+
+// Path is where the journal lies, absolute.
+func (j *Journal) Path() string { return j.path }
+
+// Append writes the record and returns once it is durable.
+func (j *Journal) Append(r Record) error {
+	if err := j.Note(r); err != nil {
+		return err
+	}
+	return j.Sync()
+}
+
+// Note writes the record. Every process of this boot can read it when Note returns; it is durable
+// after the next Append or Sync.
+func (j *Journal) Note(r Record) error {
+	if r.Time.IsZero() {
+		r.Time = time.Now().UTC()
+	}
+	text, err := encode(r)
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.broken != nil {
+		return j.broken
+	}
+	if _, err := j.sink.Write(text); err != nil {
+		// Part of the line may be in the file, so another line must not follow it.
+		j.broken = fmt.Errorf("journal %s: %w", j.path, err)
+		return j.broken
+	}
+	j.records = append(j.records, r)
+	return nil
+}
+
+// Sync returns once every record so far is durable. It does not hold up Note.
+func (j *Journal) Sync() error {
+	if err := j.sink.Sync(); err != nil {
+		return fmt.Errorf("journal %s: %w", j.path, err)
+	}
+	return nil
+}
+
+// Close unlocks and closes the file.
+func (j *Journal) Close() error { return j.sink.Close() }
+
+// Records returns the records of one hand-over, oldest first.
+func (j *Journal) Records(machineID string, generation uint64) []Record {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return Select(j.records, machineID, generation)
+}
+
+// LastGeneration is the newest generation known of the machine, 0 if none.
+func (j *Journal) LastGeneration(machineID string) uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	last := uint64(0)
+	for _, r := range j.records {
+		if r.MachineID == machineID {
+			last = max(last, r.Generation)
+		}
+	}
+	return last
+}
+
+// Select picks the records of one hand-over, in order.
+func Select(records []Record, machineID string, generation uint64) []Record {
+	var out []Record
+	for _, r := range records {
+		if r.MachineID == machineID && r.Generation == generation {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// ReadFile reads the journal of another, dead process. The path came over the wire: only a regular
+// file of bounded size is read, and opening it cannot block.
+func ReadFile(path string) ([]Record, error) {
+	if !filepath.IsAbs(path) {
+		return nil, fmt.Errorf("journal %q: the path is not absolute", path)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("journal %s: not a regular file", path)
+	}
+	data, err := readAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("journal %s: %w", path, err)
+	}
+	records, _, err := Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("journal %s: %w", path, err)
+	}
+	return records, nil
+}
+
+func readAll(r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxFileBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxFileBytes {
+		return nil, fmt.Errorf("larger than %d bytes", maxFileBytes)
+	}
+	return data, nil
+}
+
+func syncFolder(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	// Some file systems (tmpfs, overlays) refuse fsync on a folder; they keep no name across a crash.
+	if err := dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
+		dir.Close()
+		return err
+	}
+	return dir.Close()
+}

@@ -1,0 +1,219 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+func record(phase Phase) Record {
+	return Record{MachineID: "m", Generation: 1, Side: Source, Phase: phase}
+}
+
+func phases(records []Record) []Phase {
+	var out []Phase
+	for _, r := range records {
+		out = append(out, r.Phase)
+	}
+	return out
+}
+
+func TestAppendAndReopen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	for i, phase := range []Phase{Preflight, Precopy, Paused} {
+		j, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(j.Records("m", 1)); got != i {
+			t.Errorf("opening %d found %d records", i, got)
+		}
+		if err := j.Append(record(phase)); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	records, err := ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []Phase{Preflight, Precopy, Paused}; !slices.Equal(phases(records), want) {
+		t.Errorf("phases %v, want %v", phases(records), want)
+	}
+}
+
+func TestLocked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	if other, err := Open(path); err == nil {
+		other.Close()
+		t.Error("two owners of one journal")
+	}
+}
+
+// TestTornTail cuts the file at every byte: a reader sees the records that were whole, and the next
+// owner continues behind them.
+func TestTornTail(t *testing.T) {
+	first, err := encode(record(Preflight))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := encode(record(Precopy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := slices.Concat(first, second)
+	path := filepath.Join(t.TempDir(), "journal")
+	for size := range len(whole) + 1 {
+		if err := os.WriteFile(path, whole[:size], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var want []Phase
+		if size >= len(first) {
+			want = append(want, Preflight)
+		}
+		if size == len(whole) {
+			want = append(want, Precopy)
+		}
+		j, err := Open(path)
+		if err != nil {
+			t.Fatalf("cut at %d: %v", size, err)
+		}
+		if got := phases(j.Records("m", 1)); !slices.Equal(got, want) {
+			t.Errorf("cut at %d: %v, want %v", size, got, want)
+		}
+		err = errors.Join(j.Append(record(Done)), j.Close())
+		if err != nil {
+			t.Fatal(err)
+		}
+		records, err := ReadFile(path)
+		if err != nil || !slices.Equal(phases(records), append(want, Done)) {
+			t.Errorf("cut at %d, then appended: %v, %v", size, phases(records), err)
+		}
+	}
+}
+
+func TestCorruptMiddle(t *testing.T) {
+	var data []byte
+	for _, phase := range []Phase{Preflight, Precopy, Paused} {
+		text, err := encode(record(phase))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data = append(data, text...)
+	}
+	changed := bytes.Replace(data, []byte("precopy"), []byte("preCopy"), 1)
+	if _, _, err := Decode(changed); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("Decode: %v, want ErrCorrupt", err)
+	}
+	path := filepath.Join(t.TempDir(), "journal")
+	if err := os.WriteFile(path, changed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if j, err := Open(path); !errors.Is(err, ErrCorrupt) {
+		j.Close()
+		t.Errorf("Open: %v, want ErrCorrupt", err)
+	}
+}
+
+func TestReadFileRefuses(t *testing.T) {
+	for _, path := range []string{"relative", "/dev/zero", t.TempDir(), filepath.Join(t.TempDir(), "absent")} {
+		if _, err := ReadFile(path); err == nil {
+			t.Errorf("%s was read", path)
+		}
+	}
+}
+
+func TestGenerations(t *testing.T) {
+	j := New("/j", &faultySink{}, []Record{
+		{MachineID: "a", Generation: 2}, {MachineID: "a", Generation: 5}, {MachineID: "b", Generation: 9},
+	})
+	if got := j.LastGeneration("a"); got != 5 {
+		t.Errorf("last generation of a is %d", got)
+	}
+	if got := j.LastGeneration("c"); got != 0 {
+		t.Errorf("last generation of c is %d", got)
+	}
+	if got := len(j.Records("a", 5)); got != 1 {
+		t.Errorf("%d records of a/5", got)
+	}
+}
+
+func TestFailedWriteEndsTheJournal(t *testing.T) {
+	sink := &faultySink{}
+	j := New("/j", sink, nil)
+	if err := j.Append(record(Preflight)); err != nil {
+		t.Fatal(err)
+	}
+	sink.fail = true
+	if err := j.Append(record(Precopy)); err == nil {
+		t.Fatal("a failed write was accepted")
+	}
+	sink.fail = false
+	if err := j.Append(record(Paused)); err == nil {
+		t.Error("a record was put behind a torn one")
+	}
+	records, _, err := Decode(sink.Bytes())
+	if err != nil || !slices.Equal(phases(records), []Phase{Preflight}) {
+		t.Errorf("the sink holds %v, %v", phases(records), err)
+	}
+}
+
+// faultySink keeps half of a failed write, as a full disk does.
+type faultySink struct {
+	bytes.Buffer
+	fail    bool
+	syncErr error
+}
+
+func (f *faultySink) Write(p []byte) (int, error) {
+	if f.fail {
+		n, _ := f.Buffer.Write(p[:len(p)/2])
+		return n, errors.New("disk full")
+	}
+	return f.Buffer.Write(p)
+}
+
+func (f *faultySink) Sync() error  { return f.syncErr }
+func (f *faultySink) Close() error { return nil }
+
+func TestFailedSync(t *testing.T) {
+	cause := errors.New("medium error")
+	j := New("/j", &faultySink{syncErr: cause}, nil)
+	if err := j.Append(record(Owner)); !errors.Is(err, cause) {
+		t.Errorf("%v, want the cause", err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	text, err := encode(record(Preflight))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(nil))
+	f.Add(text)
+	f.Add(text[:len(text)-1])
+	f.Add([]byte("{}\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		records, valid, err := Decode(data)
+		if err != nil {
+			return
+		}
+		if valid > len(data) {
+			t.Fatalf("%d valid bytes of %d", valid, len(data))
+		}
+		again, validAgain, err := Decode(data[:valid])
+		if err != nil || validAgain != valid || len(again) != len(records) {
+			t.Fatalf("the valid part decodes otherwise: %d of %d records, %v", len(again), len(records), err)
+		}
+	})
+}

@@ -1,0 +1,198 @@
+package migration
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+// abortGrace is how long a cancelled write may take to finish its frame, so that ABORT can follow it.
+const abortGrace = time.Second
+
+// link is the source's end of one connection. One goroutine writes; a goroutine of the link reads, so
+// that an ABORT or a lost connection interrupts whatever the writer does.
+type link struct {
+	conn    net.Conn
+	w       *wire.Writer
+	timeout time.Duration // for a write, and for an answer
+	written atomic.Uint64 // bytes
+	torn    atomic.Bool   // a frame was cut short: nothing can follow it
+
+	ctx    context.Context // ends, with the cause, when the peer aborts or the connection does
+	cancel context.CancelCauseFunc
+	frames chan wire.Frame
+	ended  chan struct{} // the reader has returned
+}
+
+// toSource is every frame that a destination ever sends.
+var toSource = wire.Of(wire.TypeHello, wire.TypeAccept, wire.TypeRefuse, wire.TypeRoundAck, wire.TypeReady,
+	wire.TypeRunning, wire.TypeAbort, wire.TypeVerdict)
+
+func newLink(conn net.Conn, timeout time.Duration) *link {
+	l := &link{conn: conn, timeout: timeout, frames: make(chan wire.Frame, 1), ended: make(chan struct{})}
+	l.w = wire.NewWriter(l)
+	l.ctx, l.cancel = context.WithCancelCause(context.Background())
+	go l.read()
+	return l
+}
+
+// Write counts and passes on; only the link's wire.Writer calls it.
+func (l *link) Write(p []byte) (int, error) {
+	n, err := l.conn.Write(p)
+	l.written.Add(uint64(n))
+	if err != nil {
+		l.torn.Store(true)
+	}
+	return n, err
+}
+
+func (l *link) read() {
+	defer close(l.ended)
+	r := wire.NewReader(l.conn)
+	for {
+		f, err := r.Next(toSource)
+		if err == nil && f.Type == wire.TypeAbort {
+			err = abortError(f)
+		}
+		if err != nil {
+			l.cancel(connectionError(err))
+			return
+		}
+		f.Payload = bytes.Clone(f.Payload)
+		select {
+		case l.frames <- f:
+		case <-l.ctx.Done():
+			return
+		}
+	}
+}
+
+func abortError(f wire.Frame) error {
+	reason, err := wire.Decode[wire.Reason](f)
+	if err != nil {
+		return err
+	}
+	return &AbortedError{Reason: reason.Text, Cancelled: reason.Cancelled}
+}
+
+// connectionError gives what a broken connection says one class.
+func connectionError(err error) error {
+	var aborted *AbortedError
+	var version *wire.VersionError
+	switch {
+	case errors.As(err, &aborted), errors.As(err, &version), errors.Is(err, wire.ErrProtocol):
+		return err
+	case errors.Is(err, io.EOF):
+		return ErrConnectionLost
+	}
+	return fmt.Errorf("%w: %w", ErrConnectionLost, err)
+}
+
+// close ends the connection and waits for the reader.
+func (l *link) close() {
+	l.conn.Close()
+	l.cancel(ErrConnectionLost)
+	<-l.ended
+}
+
+// join returns a context that ends with ctx or with the link, with the cause of either.
+func (l *link) join(ctx context.Context) (context.Context, func()) {
+	joined, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(l.ctx, func() { cancel(context.Cause(l.ctx)) })
+	return joined, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// send runs one write. A peer that takes nothing for the link's timeout is lost; when ctx ends, the
+// frame in flight has abortGrace to be finished.
+func (l *link) send(ctx context.Context, write func(*wire.Writer) error) error {
+	if l.torn.Load() {
+		return l.failure(ErrConnectionLost)
+	}
+	_ = l.conn.SetWriteDeadline(time.Now().Add(l.timeout)) // fails only when closed, as will the write
+	stop := context.AfterFunc(ctx, func() {
+		_ = l.conn.SetWriteDeadline(time.Now().Add(abortGrace))
+	})
+	defer stop()
+	if err := write(l.w); err != nil {
+		return l.failure(connectionError(err))
+	}
+	return nil
+}
+
+// failure prefers what the peer said last over what the failed write says: "aborted, because" over
+// "broken pipe".
+func (l *link) failure(err error) error {
+	if !l.torn.Load() {
+		return err // refused before a byte was written: our own doing
+	}
+	select {
+	case <-l.ended:
+	case <-time.After(abortGrace):
+		return err
+	}
+	var aborted *AbortedError
+	if cause := context.Cause(l.ctx); errors.As(cause, &aborted) {
+		return cause
+	}
+	return err
+}
+
+// expect returns the next frame, which must be of the given type and come within the link's timeout.
+func (l *link) expect(ctx context.Context, want wire.Type) (wire.Frame, error) {
+	silence := fmt.Errorf("%w: no %s for %v", ErrPeerSilent, want, l.timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, l.timeout, silence)
+	defer cancel()
+	return l.await(ctx, want)
+}
+
+// await is expect for as long as ctx lasts.
+func (l *link) await(ctx context.Context, want wire.Type) (wire.Frame, error) {
+	select {
+	case f := <-l.frames:
+		return accept(f, want)
+	case <-l.ctx.Done():
+	case <-ctx.Done():
+		return wire.Frame{}, context.Cause(ctx)
+	}
+	// What arrived before the end of the connection counts.
+	<-l.ended
+	select {
+	case f := <-l.frames:
+		return accept(f, want)
+	default:
+		return wire.Frame{}, context.Cause(l.ctx)
+	}
+}
+
+func accept(f wire.Frame, want wire.Type) (wire.Frame, error) {
+	switch f.Type {
+	case want:
+		return f, nil
+	case wire.TypeRefuse:
+		reason, err := wire.Decode[wire.Reason](f)
+		if err != nil {
+			return wire.Frame{}, err
+		}
+		return wire.Frame{}, &RefusedError{Reason: reason.Text}
+	}
+	return wire.Frame{}, &unexpectedError{got: f.Type, want: want}
+}
+
+// unexpectedError: a frame that the sequence does not have here.
+type unexpectedError struct{ got, want wire.Type }
+
+func (e *unexpectedError) Error() string {
+	return fmt.Sprintf("%v: %s came where %s belongs", wire.ErrProtocol, e.got, e.want)
+}
+
+func (e *unexpectedError) Unwrap() error { return wire.ErrProtocol }

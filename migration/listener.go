@@ -1,0 +1,255 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+// ListenOptions configures Listen. Journal is required.
+type ListenOptions struct {
+	Journal     *journal.Journal // of this process; the caller closes it after the Listener
+	Build       string           // of this program, shown to the peer
+	PeerTimeout time.Duration    // for the first frame of a connection, and for a write; 0: 10 s
+	// InDoubt, if set, is called when a machine is ready here and the connection to its source is lost,
+	// so that nobody can say yet whose the guest is. It must not block.
+	InDoubt func(cause error)
+	Log     logrus.FieldLogger
+
+	hooks hooks
+}
+
+// Listener is a destination's address. It outlives the connection on which a machine arrives: a source
+// that lost that connection asks here what became of its guest.
+type Listener struct {
+	ln   net.Listener
+	opts ListenOptions
+	hooks
+
+	offers chan *visitor // sources that want to migrate, to Receive
+	ctx    context.Context
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+
+	mu      sync.Mutex
+	session *session // the newest
+}
+
+// maxVisitors bounds the connections that are being greeted at one time.
+const maxVisitors = 16
+
+// Listen binds the address. The caller closes the Listener. After a machine has arrived and its source
+// has confirmed that it knows, the Listener stops listening by itself.
+func Listen(ctx context.Context, at Address, opts ListenOptions) (*Listener, error) {
+	ln, err := at.listen(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l, err := newListener(ln, opts)
+	if err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func newListener(ln net.Listener, opts ListenOptions) (*Listener, error) {
+	if opts.Journal == nil {
+		return nil, errors.New("migration without a journal")
+	}
+	setDefault(&opts.PeerTimeout, DefaultPeerTimeout)
+	if opts.Log == nil {
+		opts.Log = logrus.StandardLogger()
+	}
+	if err := opts.hooks.complete(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &Listener{ln: ln, opts: opts, hooks: opts.hooks, offers: make(chan *visitor), ctx: ctx, cancel: cancel}
+	l.tasks.Go(l.accept)
+	return l, nil
+}
+
+// Address is where the Listener listens; a port 0 is replaced by the real one.
+func (l *Listener) Address() Address {
+	a := l.ln.Addr()
+	return Address{network: a.Network(), address: a.String()}
+}
+
+// shut stops listening and ends every wait.
+func (l *Listener) shut() {
+	l.cancel()
+	l.ln.Close()
+}
+
+// Close stops listening, makes a Receive under way discard its machine unless it owns it, and waits
+// until all connections are closed.
+func (l *Listener) Close() error {
+	l.shut()
+	l.tasks.Wait()
+	return nil
+}
+
+func (l *Listener) accept() {
+	slots := make(chan struct{}, maxVisitors)
+	for {
+		conn, err := l.ln.Accept()
+		if l.ctx.Err() != nil {
+			if err == nil {
+				conn.Close()
+			}
+			return
+		}
+		if err != nil {
+			// Out of descriptors, most likely: somebody else's problem, which may pass.
+			l.opts.Log.Warnf("migration: cannot accept a connection: %v", err)
+			if l.clock.Sleep(l.ctx, acceptRetry) != nil {
+				return
+			}
+			continue
+		}
+		slots <- struct{}{}
+		l.tasks.Go(func() {
+			defer func() { <-slots }()
+			l.greet(newVisitor(conn, l.opts.PeerTimeout))
+		})
+	}
+}
+
+const acceptRetry = 100 * time.Millisecond
+
+// greet reads who is there, and hands the connection on or closes it.
+func (l *Listener) greet(v *visitor) {
+	ctx, cancel := context.WithTimeoutCause(l.ctx, l.opts.PeerTimeout, ErrPeerSilent)
+	defer cancel()
+	if err := v.greet(ctx); err != nil {
+		var version *wire.VersionError
+		if errors.As(err, &version) {
+			_ = v.send(wire.TypeRefuse, wire.NewReason(err.Error(), false))
+		}
+		l.opts.Log.Infof("migration: ignored a connection: %v", err)
+		v.close()
+		return
+	}
+	if v.hello.Purpose == wire.PurposeResolve {
+		l.resolve(ctx, v)
+		return
+	}
+	if l.busy() {
+		l.refuse(v, "another migration to this process is under way")
+		return
+	}
+	select {
+	case l.offers <- v:
+	case <-ctx.Done():
+		l.refuse(v, "this process does not wait for a machine")
+	}
+}
+
+func (l *Listener) refuse(v *visitor, reason string) {
+	_ = v.send(wire.TypeRefuse, wire.NewReason(reason, false))
+	v.close()
+}
+
+// hello is this side's, in answer to the visitor's.
+func (l *Listener) hello(v *visitor) wire.Hello {
+	return wire.Hello{
+		Purpose: v.hello.Purpose, Build: l.opts.Build, MachineID: v.hello.MachineID, Generation: v.hello.Generation,
+		Process: *l.self, Journal: l.opts.Journal.Path(),
+	}
+}
+
+func (l *Listener) current() *session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.session
+}
+
+func (l *Listener) setCurrent(s *session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.session = s
+}
+
+func (l *Listener) busy() bool {
+	s := l.current()
+	return s != nil && !s.over()
+}
+
+// resolve answers a source that asks for the fate of its hand-over.
+func (l *Listener) resolve(ctx context.Context, v *visitor) {
+	s := l.current()
+	if s != nil && s.concerns(v) {
+		s.interrupt() // the newest connection counts
+		select {
+		case s.visits <- v:
+			return
+		case <-s.ended:
+			l.answer(ctx, v, s.verdict())
+		case <-ctx.Done():
+			v.close()
+		}
+		return
+	}
+	l.answer(ctx, v, l.journalled(v))
+}
+
+// journalled is the answer about a hand-over before the newest. A record of a former process that is
+// neither owner nor discarded settles nothing.
+func (l *Listener) journalled(v *visitor) wire.Verdict {
+	records := l.opts.Journal.Records(v.hello.MachineID, v.hello.Generation)
+	phase, _ := lastPhase(records, v.hello.MachineID, v.hello.Generation, journal.Destination)
+	switch phase {
+	case journal.Owner:
+		return wire.Verdict{Fate: wire.FateOwner, Running: &wire.Running{}}
+	case journal.Discarded:
+		return wire.Verdict{Fate: wire.FateDiscarded}
+	}
+	return wire.Verdict{Fate: wire.FateUnknown}
+}
+
+// answer tells the verdict. A source that learns of an owner confirms, and nothing is left to do.
+func (l *Listener) answer(ctx context.Context, v *visitor, verdict wire.Verdict) {
+	defer v.close()
+	if v.send(wire.TypeHello, l.hello(v)) != nil || v.send(wire.TypeVerdict, verdict) != nil {
+		return
+	}
+	if verdict.Fate != wire.FateOwner {
+		return
+	}
+	if _, err := v.next(ctx, wire.Of(wire.TypeDone)); err == nil {
+		l.shut()
+	}
+}
+
+// ResolveInDoubt carries out a human's decision about a machine that is ready here and whose source
+// is gone without proof: GuestIsHere runs it, GuestIsThere discards it. Nothing can check it: a wrong
+// "here" makes two guests of one.
+func (l *Listener) ResolveInDoubt(d Decision) error {
+	if d != GuestIsHere && d != GuestIsThere {
+		return errors.New("unknown decision")
+	}
+	s := l.current()
+	if s == nil {
+		return errNoDoubt
+	}
+	select {
+	case s.decisions <- d:
+		return nil
+	case <-s.ended:
+		return errNoDoubt
+	case <-l.ctx.Done():
+		return net.ErrClosed
+	default:
+		return errNoDoubt
+	}
+}
+
+var errNoDoubt = errors.New("no incoming machine is in doubt")

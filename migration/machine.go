@@ -1,0 +1,38 @@
+package migration
+
+import "github.com/fineline-vmm/fineline/memory"
+
+// Source is a running machine that can be given away. Send calls it from one goroutine at a time.
+type Source interface {
+	// Description is the machine's shape: CPUID, memory, devices, state version. The VMM makes it and
+	// the destination's VMM compares it; it is opaque here. At most 16 MiB.
+	Description() ([]byte, error)
+	// Memory is the machine's RAM, owned by the machine.
+	Memory() *memory.Guest
+	// DirtySource reports the stores that guest code makes.
+	DirtySource() memory.DirtySource
+	// Pause returns when no guest instruction runs and no device stores to guest memory any more.
+	Pause() error
+	// Resume undoes Pause. Resuming a machine that was not paused does nothing.
+	Resume() error
+	// SaveState returns all state but RAM, at most 64 MiB. The machine is paused. Stores that it makes
+	// to guest memory are still sent.
+	SaveState() ([]byte, error)
+	// Release is called once, after the commit: the guest belongs to another process and must never
+	// run here again.
+	Release()
+}
+
+// Target builds the machine that arrives. Receive calls it from one goroutine at a time.
+type Target interface {
+	// Prepare compares the description with what this host and its flags can be, and builds the
+	// machine, paused. Its error is the refusal that the source's user reads. The RAM belongs to the
+	// machine; its content does not matter, it is reset.
+	Prepare(description []byte) (*memory.Guest, error)
+	// RestoreState puts the machine into the saved state. All RAM is in place.
+	RestoreState(state []byte) error
+	// Run lets the guest go, once, after the commit. It should have nothing left that can fail.
+	Run() error
+	// Discard throws the machine away after Prepare succeeded. It is not called after Run.
+	Discard()
+}

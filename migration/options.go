@@ -1,0 +1,126 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/fineline-vmm/fineline/migration/identity"
+	"github.com/fineline-vmm/fineline/migration/inject"
+	"github.com/fineline-vmm/fineline/migration/journal"
+)
+
+// TimeoutStrategy says what happens when Timeout is over. Names and meaning are Cloud Hypervisor's
+// (timeout_strategy).
+type TimeoutStrategy string
+
+// The strategies.
+const (
+	TimeoutCancel TimeoutStrategy = "cancel" // the guest stays at the source
+	TimeoutIgnore TimeoutStrategy = "ignore" // it is paused and moved, whatever the downtime
+)
+
+// SendOptions configures Send. MachineID and Journal are required; the zero value of the rest means
+// the default.
+type SendOptions struct {
+	MachineID string           // names the guest for its whole life, wherever it runs; at most 128 bytes
+	Journal   *journal.Journal // of this process; the caller closes it
+	Build     string           // of this program, shown to the peer
+
+	Rule                  Rule            // MaxDowntime 300 ms, MaxRounds 30, StallRounds 5
+	MaxBandwidthBytesPerS uint64          // while the guest runs; 0: no limit
+	Timeout               time.Duration   // until the commit; 0: one hour
+	TimeoutStrategy       TimeoutStrategy // "": cancel
+
+	PeerTimeout    time.Duration // a peer silent for so long is taken for lost; 0: 10 s
+	ResolveTimeout time.Duration // how long a source in doubt asks by itself; 0: 30 s
+
+	// Progress, if set, is called at each phase and round and at most some 20 times a second. It
+	// must not block.
+	Progress func(Progress)
+	Log      logrus.FieldLogger // nil: the standard logger
+
+	hooks hooks
+}
+
+// hooks are what tests replace.
+type hooks struct {
+	clock    clock
+	liveness identity.Liveness
+	plan     *inject.Plan
+	self     *identity.Process
+	dial     func(context.Context) (net.Conn, error)
+}
+
+// Defaults, see SendOptions.
+const (
+	DefaultMaxDowntime    = 300 * time.Millisecond
+	DefaultMaxRounds      = 30
+	DefaultStallRounds    = 5
+	DefaultTimeout        = time.Hour
+	DefaultPeerTimeout    = 10 * time.Second
+	DefaultResolveTimeout = 30 * time.Second
+)
+
+func (o *SendOptions) complete(to Address) error {
+	if o.MachineID == "" {
+		return errors.New("migration without a machine id")
+	}
+	if o.Journal == nil {
+		return errors.New("migration without a journal")
+	}
+	if o.TimeoutStrategy == "" {
+		o.TimeoutStrategy = TimeoutCancel
+	}
+	if o.TimeoutStrategy != TimeoutCancel && o.TimeoutStrategy != TimeoutIgnore {
+		return fmt.Errorf("unknown timeout strategy %q; use cancel or ignore", o.TimeoutStrategy)
+	}
+	setDefault(&o.Rule.MaxDowntime, DefaultMaxDowntime)
+	setDefault(&o.Rule.MaxRounds, DefaultMaxRounds)
+	setDefault(&o.Rule.StallRounds, DefaultStallRounds)
+	setDefault(&o.Timeout, DefaultTimeout)
+	setDefault(&o.PeerTimeout, DefaultPeerTimeout)
+	setDefault(&o.ResolveTimeout, DefaultResolveTimeout)
+	if o.Log == nil {
+		o.Log = logrus.StandardLogger()
+	}
+	if o.hooks.dial == nil {
+		o.hooks.dial = to.dial
+	}
+	return o.hooks.complete()
+}
+
+func (h *hooks) complete() error {
+	if h.clock == nil {
+		h.clock = hostClock{}
+	}
+	if h.liveness == nil {
+		h.liveness = identity.Host{}
+	}
+	if h.plan == nil {
+		plan, err := inject.FromEnv()
+		if err != nil {
+			return err
+		}
+		h.plan = plan
+	}
+	if h.self == nil {
+		self, err := identity.Self()
+		if err != nil {
+			return err
+		}
+		h.self = &self
+	}
+	return nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

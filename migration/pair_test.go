@@ -1,0 +1,269 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fineline-vmm/fineline/migration/identity"
+	"github.com/fineline-vmm/fineline/migration/inject"
+	"github.com/fineline-vmm/fineline/migration/journal"
+)
+
+// deaths is a Liveness under the test's control: a process is dead when the test says so.
+type deaths struct {
+	mu   sync.Mutex
+	dead map[int]chan struct{}
+}
+
+func (d *deaths) of(pid int) chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.dead == nil {
+		d.dead = map[int]chan struct{}{}
+	}
+	if d.dead[pid] == nil {
+		d.dead[pid] = make(chan struct{})
+	}
+	return d.dead[pid]
+}
+
+func (d *deaths) Watch(p identity.Process) (identity.Watch, error) {
+	return fakeWatch(d.of(p.PID)), nil
+}
+
+type fakeWatch chan struct{}
+
+func (w fakeWatch) Done() <-chan struct{} { return w }
+func (w fakeWatch) Close()                {}
+
+// unprovable is the Liveness of a peer on another host.
+type unprovable struct{}
+
+func (unprovable) Watch(identity.Process) (identity.Watch, error) { return nil, identity.ErrUnprovable }
+
+// side is one process of a pair: what it holds, and how it vanishes.
+type side struct {
+	*machine
+	journal *journal.Journal
+	process identity.Process
+	hooks   hooks
+
+	mu    sync.Mutex
+	conns []net.Conn
+	gone  bool
+	ln    net.Listener
+}
+
+// vanish is SIGKILL as far as the rest of the world can see it.
+func (s *side) vanish() {
+	s.die()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone = true
+	for _, c := range s.conns {
+		c.Close()
+	}
+	if s.ln != nil {
+		s.ln.Close()
+	}
+	s.journal.Close()
+}
+
+// own remembers a connection as one that ends with the process.
+func (s *side) own(c net.Conn) (net.Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		c.Close()
+		return nil, errDead
+	}
+	s.conns = append(s.conns, c)
+	return c, nil
+}
+
+func (s *side) isGone() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gone
+}
+
+// pair is a source and a destination in one test process.
+type pair struct {
+	t      *testing.T
+	world  *world
+	deaths *deaths
+	src    *side
+	dst    *side
+	opts   SendOptions
+	l      *Listener
+	// wrap, if set, puts faults into every connection, of both sides.
+	wrap func(side string, c net.Conn) net.Conn
+	ctx  context.Context
+	// compared is the outcome of comparing the two memories when the destination runs.
+	compared error
+}
+
+const testPages = 256
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	p := &pair{t: t, world: &world{}, deaths: &deaths{}, ctx: t.Context()}
+	p.src = p.newSide("source", 101)
+	p.dst = p.newSide("destination", 202)
+	p.src.boot(t)
+	p.dst.onRun = func() error {
+		p.compared = differences(p.src.mem, p.dst.mem)
+		return nil
+	}
+	p.opts = SendOptions{
+		MachineID: "guest", Journal: p.src.journal,
+		PeerTimeout: 5 * time.Second, ResolveTimeout: time.Second,
+	}
+	return p
+}
+
+func (p *pair) newSide(name string, pid int) *side {
+	p.t.Helper()
+	j, err := journal.Open(filepath.Join(p.t.TempDir(), "journal"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	s := &side{machine: newMachine(p.t, p.world, name, testPages), journal: j}
+	s.process = identity.Process{BootID: "boot", PIDNamespace: 1, TimeNamespace: 1, PID: pid, StartTicks: 1}
+	s.hooks = hooks{clock: hostClock{}, liveness: p.deaths, plan: &inject.Plan{}, self: &s.process}
+	p.t.Cleanup(func() {
+		s.end()
+		s.journal.Close()
+	})
+	return s
+}
+
+// plan sets what fails, on both sides.
+func (p *pair) plan(text string) {
+	p.t.Helper()
+	plan, err := inject.Parse(text)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, s := range []*side{p.src, p.dst} {
+		s.hooks.plan = plan.WithKill(func() {
+			s.vanish()
+			close(p.deaths.of(s.process.PID))
+		})
+	}
+}
+
+// listen opens the destination's address.
+func (p *pair) listen(address string) {
+	p.t.Helper()
+	at, err := ParseAddress(address)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	ln, err := at.listen(p.ctx)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.dst.ln = ln
+	l, err := newListener(&sideListener{Listener: ln, pair: p}, ListenOptions{
+		Journal: p.dst.journal, PeerTimeout: 5 * time.Second, hooks: p.dst.hooks,
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.l = l
+	p.t.Cleanup(func() { l.Close() })
+}
+
+type sideListener struct {
+	net.Listener
+	pair *pair
+}
+
+func (l *sideListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if l.pair.wrap != nil {
+		c = l.pair.wrap("destination", c)
+	}
+	return l.pair.dst.own(c)
+}
+
+func (p *pair) dial(ctx context.Context) (net.Conn, error) {
+	if p.src.isGone() {
+		return nil, errDead
+	}
+	c, err := p.l.Address().dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if p.wrap != nil {
+		c = p.wrap("source", c)
+	}
+	return p.src.own(c)
+}
+
+// outcomes of one migration.
+type outcomes struct {
+	sent     *Result
+	sendErr  error
+	got      *Received
+	gotErr   error
+	received bool // Receive has returned
+}
+
+// migrate runs both sides. A destination that still waits when the source has ended gets patience, and
+// then its context ends, as when its operator stops it.
+func (p *pair) migrate() outcomes {
+	p.t.Helper()
+	if p.l == nil {
+		p.listen("unix:" + filepath.Join(p.t.TempDir(), "s"))
+	}
+	p.opts.hooks = p.src.hooks
+	p.opts.hooks.dial = p.dial
+	var out outcomes
+	ctx, cancel := context.WithCancel(p.t.Context())
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		out.got, out.gotErr = p.l.Receive(ctx, p.dst)
+	}()
+	out.sent, out.sendErr = Send(p.ctx, p.src, p.l.Address(), p.opts)
+	select {
+	case <-done:
+		out.received = true
+	case <-time.After(2 * time.Second):
+		cancel()
+		<-done
+	}
+	return out
+}
+
+// verifyLaw checks what must hold after anything: nobody ran beside another, and wanted (a side's name,
+// or "" for a guest that died) runs the guest now.
+func (p *pair) verifyLaw(wanted string) {
+	p.t.Helper()
+	runner, violation := p.world.who()
+	if violation != "" {
+		p.t.Errorf("two runners: %s", violation)
+	}
+	if runner != wanted {
+		p.t.Errorf("%q runs the guest, want %q", runner, wanted)
+	}
+	if p.compared != nil {
+		p.t.Errorf("the destination's memory is not the source's: %v", p.compared)
+	}
+}
+
+func isDiscarded(err error) bool {
+	var discarded *DiscardedError
+	return errors.As(err, &discarded)
+}

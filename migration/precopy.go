@@ -1,0 +1,132 @@
+package migration
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/fineline-vmm/fineline/migration/inject"
+	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+// precopy sends rounds while the guest runs, until the rule is content. It leaves in s.dirty what the
+// guest wrote during the last one.
+func (s *sender) precopy(ctx context.Context) error {
+	if err := s.time.enter(stagePrecopy); err != nil {
+		return err
+	}
+	if err := s.opts.Journal.Append(s.record(journal.Precopy, "")); err != nil {
+		return err
+	}
+	if err := s.inject(inject.SourcePrecopy); err != nil {
+		return err
+	}
+	// The order matters: a page that is first touched after DataPages was asked is reported as dirty.
+	if err := s.tracker.Start(); err != nil {
+		return err
+	}
+	pages, err := s.src.Memory().DataPages()
+	if err != nil {
+		return fmt.Errorf("cannot list the guest's pages: %w", err)
+	}
+	s.dirty = pages
+	for {
+		if err := s.liveRound(ctx); err != nil {
+			return err
+		}
+		look := s.outlook()
+		s.result.EstimatedDowntimeMS = milliseconds(look.downtime())
+		switch s.decide(look) {
+		case stopConverged:
+			s.result.Converged = true
+			return nil
+		case stopForced:
+			s.opts.Log.Warnf("migration: does not converge after %d rounds; pausing the guest for about %v",
+				len(look.rounds), look.downtime().Round(time.Millisecond))
+			return nil
+		case giveUp:
+			return fmt.Errorf("%w: after %d rounds the pause would take about %v, and %v is allowed; allow more or lower the guest's load",
+				ErrNotConverging, len(look.rounds), look.downtime().Round(time.Millisecond), s.opts.Rule.MaxDowntime)
+		}
+	}
+}
+
+// decide is the rule, and the timeout where that means to stop waiting.
+func (s *sender) decide(look outlook) decision {
+	d := s.opts.Rule.decide(look)
+	if d != stopConverged && s.opts.TimeoutStrategy == TimeoutIgnore && s.time.elapsed() > s.opts.Timeout {
+		return stopForced
+	}
+	return d
+}
+
+// stateOverhead is what pausing, saving, restoring and the commit's fsync take besides the round trips
+// of READY and COMMIT: a flat allowance.
+const stateOverhead = time.Millisecond
+
+func (s *sender) outlook() outlook {
+	return outlook{
+		rounds:         s.result.Rounds,
+		remainingPages: s.dirty.Len(),
+		overhead:       stateOverhead + 2*s.roundTrip,
+		bytesPerS:      bandwidth(s.result.Rounds),
+	}
+}
+
+// liveRound sends s.dirty with the guest running, waits until the destination has stored it, and
+// collects what was written meanwhile.
+func (s *sender) liveRound(ctx context.Context) error {
+	began := s.clock.Now()
+	sum, sent, err := s.sendRound(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := s.link.expect(ctx, wire.TypeRoundAck); err != nil {
+		return err
+	}
+	took := s.clock.Now() - began
+	s.dirty.Clear()
+	if err := s.tracker.Collect(s.dirty); err != nil {
+		return err
+	}
+	s.addRound(sum, sent, took)
+	return nil
+}
+
+// sendRound sends the pages in s.dirty and ROUND_END. It returns what that came to, in pages and in
+// bytes.
+func (s *sender) sendRound(ctx context.Context) (tally, uint64, error) {
+	joined, release := s.link.join(ctx)
+	defer release()
+	before := s.bytesSent()
+	s.report(true)
+	sum, err := s.pump.run(joined, s.dirty)
+	if err != nil {
+		return sum, 0, err
+	}
+	end := wire.RoundEnd{Round: len(s.result.Rounds) + 1, Pages: sum.pages, ZeroPages: sum.zeroSent, Paused: s.paused}
+	err = s.link.send(joined, func(w *wire.Writer) error { return w.Message(wire.TypeRoundEnd, end) })
+	return sum, s.bytesSent() - before, err
+}
+
+func (s *sender) addRound(sum tally, bytes uint64, took time.Duration) {
+	s.result.Rounds = append(s.result.Rounds, Round{
+		Pages: sum.pages, ZeroPages: sum.zeroPages, Lines: sum.lines, Bytes: bytes,
+		MS: milliseconds(took), RemainingPages: s.dirty.Len(), Paused: s.paused, took: took,
+	})
+	s.result.PagesSent += sum.pages
+	s.result.ZeroPages += sum.zeroPages
+	s.result.LinesSent += sum.lines
+}
+
+// writeBatch puts one batch on the wire. It runs in the pump's second goroutine.
+func (s *sender) writeBatch(ctx context.Context, limit *throttle, b *wire.Batch) error {
+	if !s.paused {
+		if err := limit.wait(ctx, b.SizeBytes()); err != nil {
+			return err
+		}
+	}
+	s.report(false)
+	return s.link.send(ctx, func(w *wire.Writer) error { return w.Batch(b) })
+}

@@ -1,0 +1,146 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/fineline-vmm/fineline/migration/inject"
+	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+// ready holds a machine that could run and may not, until the law says what it is (rules 3 and 4).
+func (s *session) ready(ctx context.Context) error {
+	// A READY that does not arrive is a lost connection, which the read below finds.
+	_ = s.visitor.send(wire.TypeReady, nil)
+	for {
+		_, err := s.next(ctx, wire.TypeCommit, wire.TypeAbort)
+		if err == nil {
+			return s.own()
+		}
+		if !errors.Is(err, ErrConnectionLost) {
+			return s.discard(err)
+		}
+		s.visitor.close()
+		s.log.Warn("migration: the connection is lost and the machine is ready; waiting for the source to say what it is")
+		if s.l.opts.InDoubt != nil {
+			s.l.opts.InDoubt(err)
+		}
+		switch outcome, err := s.withoutConnection(ctx); {
+		case err != nil:
+			return s.discard(err)
+		case outcome == takeOver:
+			s.tookOver = true
+			return s.own()
+		}
+	}
+}
+
+// outcome is how a wait without a connection ended.
+type outcome int
+
+const (
+	reconnected outcome = iota
+	takeOver
+)
+
+// errTakenBack: the source had resumed the guest before it died.
+var errTakenBack = errors.New("the source took the guest back before it died")
+
+// withoutConnection waits for the source on a new connection, or for the proof that it is dead, or for
+// a human.
+func (s *session) withoutConnection(ctx context.Context) (outcome, error) {
+	var dead <-chan struct{}
+	if s.watch != nil {
+		dead = s.watch.Done()
+	}
+	for {
+		select {
+		case v := <-s.visits:
+			s.replace(v)
+			if v.send(wire.TypeHello, s.l.hello(v)) == nil && v.send(wire.TypeVerdict, wire.Verdict{Fate: wire.FateReady}) == nil {
+				return reconnected, nil
+			}
+		case <-dead:
+			dead = nil // once is enough: a dead process adds nothing to its journal
+			err := s.judgeTheDead()
+			if err == nil || errors.Is(err, errTakenBack) {
+				return takeOver, err
+			}
+			s.log.Warnf("migration: in doubt whether to run the guest: %v; look at the source's host and decide", err)
+		case d := <-s.decisions:
+			if d == GuestIsThere {
+				return 0, errors.New("decided by hand that the guest is not here")
+			}
+			return takeOver, nil
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
+}
+
+// judgeTheDead reads the journal of a source that is proved dead. It returns nil if the guest had not
+// run there since its state was sent.
+func (s *session) judgeTheDead() error {
+	records, err := journal.ReadFile(s.source.Journal)
+	if err != nil {
+		return fmt.Errorf("the source is dead and its journal cannot be read: %w", err)
+	}
+	phase, ok := lastPhase(records, s.source.MachineID, s.source.Generation, journal.Source)
+	switch phase {
+	case journal.Paused, journal.StateSent, journal.CommitSent, journal.Done:
+		return nil
+	case journal.Cancelled, journal.Failed:
+		return errTakenBack
+	}
+	if !ok {
+		return fmt.Errorf("the source is dead and its journal %s does not know of this hand-over", s.source.Journal)
+	}
+	return fmt.Errorf("the source is dead and its journal ends with %q", phase)
+}
+
+// own takes the guest and lets it run. The record is the commit of the whole migration: from its
+// durability on, the guest is here and nowhere else.
+func (s *session) own() error {
+	if err := s.l.opts.Journal.Append(s.record(journal.Owner, "")); err != nil {
+		// If the record reached the file, the one of discard follows it there, and the last one counts.
+		return s.discard(fmt.Errorf("cannot take the guest over: %w", err))
+	}
+	s.fate = wire.FateOwner
+	err := s.inject(inject.DestinationOwner)
+	if err == nil {
+		err = s.target.Run()
+	}
+	s.ranAt = s.l.clock.Now()
+	s.running.MonotonicNS = int64(s.ranAt)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrNotStarted, err)
+		s.running.Failure = wire.NewReason(err.Error(), false).Text
+	}
+	// If it does not arrive the source asks, and is answered from s.running.
+	_ = s.visitor.send(wire.TypeRunning, s.running)
+	return err
+}
+
+// awaitDone waits, in a goroutine of the Listener, until the source knows that the guest is here: until
+// then the Listener answers its questions.
+func (s *session) awaitDone() {
+	defer s.stopWatch()
+	defer s.visitor.close()
+	ctx, cancel := context.WithTimeoutCause(s.l.ctx, s.l.opts.PeerTimeout, ErrPeerSilent)
+	defer cancel()
+	if _, err := s.visitor.next(ctx, wire.Of(wire.TypeDone)); err == nil {
+		s.l.shut()
+		return
+	}
+	var dead <-chan struct{}
+	if s.watch != nil {
+		dead = s.watch.Done()
+	}
+	select {
+	case <-dead: // nobody is left who could ask
+		s.l.shut()
+	case <-s.l.ctx.Done():
+	}
+}

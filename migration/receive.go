@@ -1,0 +1,306 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/fineline-vmm/fineline/migration/identity"
+	"github.com/fineline-vmm/fineline/migration/inject"
+	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+// Receive waits for one machine and returns when its guest runs here. With a *DiscardedError nothing
+// runs here and target was discarded if it was built; Receive may be called again with a new target.
+// With ErrNotStarted the guest belongs here, paused. The end of ctx, or Close, discards what has not
+// been committed. One Receive at a time.
+func (l *Listener) Receive(ctx context.Context, target Target) (*Received, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(l.ctx, func() { cancel(net.ErrClosed) })
+	defer stop()
+	select {
+	case v := <-l.offers:
+		return l.serve(ctx, v, target)
+	case <-ctx.Done():
+		return nil, &DiscardedError{Cause: context.Cause(ctx)}
+	}
+}
+
+// serve receives the machine that a visitor offers.
+func (l *Listener) serve(ctx context.Context, v *visitor, target Target) (*Received, error) {
+	s := &session{
+		l: l, target: target, source: v.hello, visitor: v,
+		visits: make(chan *visitor), decisions: make(chan Decision), ended: make(chan struct{}),
+		began: l.clock.Now(), log: l.opts.Log.WithField("machine", v.hello.MachineID),
+	}
+	l.setCurrent(s)
+	err := s.run(ctx)
+	close(s.ended)
+	if s.fate == wire.FateOwner {
+		l.tasks.Go(s.awaitDone)
+	} else {
+		s.visitor.close()
+		s.stopWatch()
+	}
+	if err != nil && s.fate != wire.FateOwner {
+		return nil, &DiscardedError{Cause: err}
+	}
+	return s.received(), err
+}
+
+// session is one hand-over at its destination. Its methods run in the goroutine of Receive unless
+// they say otherwise.
+type session struct {
+	l      *Listener
+	target Target
+	source *wire.Hello
+	watch  identity.Watch // of the source's process; nil when its death cannot be proved
+	apply  *applier
+	paused bool // a paused round has ended
+	built  bool // Prepare has succeeded
+
+	visits    chan *visitor // the source on a new connection
+	decisions chan Decision
+	ended     chan struct{} // closed when fate and running are final
+	fate      wire.Fate
+	running   wire.Running
+	tookOver  bool
+
+	began, ranAt time.Duration // by the clock
+	log          logrus.FieldLogger
+
+	mu      sync.Mutex
+	visitor *visitor // the connection in use; mu guards its replacement
+}
+
+// over reports that the session has its fate. For any goroutine.
+func (s *session) over() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// concerns reports whether a visitor is this session's source. For any goroutine.
+func (s *session) concerns(v *visitor) bool {
+	return v.hello.MachineID == s.source.MachineID && v.hello.Generation == s.source.Generation &&
+		v.hello.Process == s.source.Process
+}
+
+// interrupt ends the connection in use. For any goroutine.
+func (s *session) interrupt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.visitor.close()
+}
+
+func (s *session) replace(v *visitor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.visitor.close()
+	s.visitor = v
+}
+
+// verdict is the session's fate. Precondition: ended is closed.
+func (s *session) verdict() wire.Verdict {
+	if s.fate == wire.FateOwner {
+		return wire.Verdict{Fate: s.fate, Running: &s.running}
+	}
+	return wire.Verdict{Fate: wire.FateDiscarded}
+}
+
+func (s *session) run(ctx context.Context) error {
+	if err := s.describing(ctx); err != nil {
+		return s.discard(err)
+	}
+	if err := s.receiving(ctx); err != nil {
+		return s.discard(err)
+	}
+	return s.ready(ctx)
+}
+
+// describing ends with a machine that is built and may be filled.
+func (s *session) describing(ctx context.Context) error {
+	id, generation := s.source.MachineID, s.source.Generation
+	if last := s.l.opts.Journal.LastGeneration(id); generation <= last {
+		return s.refuse(fmt.Errorf("generation %d of machine %s is not newer than %d, which this journal knows", generation, id, last))
+	}
+	var err error
+	if s.watch, err = s.l.liveness.Watch(s.source.Process); err != nil {
+		s.watch = nil
+		s.log.Debugf("migration: %v", err)
+	}
+	if err := s.visitor.send(wire.TypeHello, s.l.hello(s.visitor)); err != nil {
+		return err
+	}
+	f, err := s.next(ctx, wire.TypeDescription, wire.TypeAbort)
+	if err != nil {
+		return err
+	}
+	mem, err := s.target.Prepare(f.Payload)
+	if err != nil {
+		return s.refuse(err)
+	}
+	s.built = true
+	if s.apply, err = newApplier(mem); err != nil {
+		return s.refuse(err)
+	}
+	if err := s.l.opts.Journal.Append(s.record(journal.Accepted, "")); err != nil {
+		return s.refuse(err)
+	}
+	if err := s.inject(inject.DestinationAccepted); err != nil {
+		return err
+	}
+	return s.visitor.send(wire.TypeAccept, nil)
+}
+
+// refusedError: nothing was accepted; the source has been told.
+type refusedError struct{ cause error }
+
+func (e *refusedError) Error() string { return fmt.Sprintf("refused: %v", e.cause) }
+func (e *refusedError) Unwrap() error { return e.cause }
+
+func (s *session) refuse(cause error) error {
+	_ = s.visitor.send(wire.TypeRefuse, wire.NewReason(cause.Error(), false))
+	return &refusedError{cause: cause}
+}
+
+// receiving takes rounds until the machine's state has come and is restored.
+func (s *session) receiving(ctx context.Context) error {
+	if err := s.note(journal.Receiving); err != nil {
+		return err
+	}
+	if err := s.inject(inject.DestinationReceiving); err != nil {
+		return err
+	}
+	for {
+		takes := []wire.Type{wire.TypePages, wire.TypeRoundEnd, wire.TypeAbort}
+		if s.paused && !s.apply.open {
+			takes = append(takes, wire.TypeState)
+		}
+		f, err := s.next(ctx, takes...)
+		if err != nil {
+			return err
+		}
+		switch f.Type {
+		case wire.TypePages:
+			err = s.apply.pagesFrame(f.Payload)
+		case wire.TypeRoundEnd:
+			err = s.roundEnd(f)
+		case wire.TypeState:
+			return s.restore(f.Payload)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *session) roundEnd(f wire.Frame) error {
+	end, err := wire.Decode[wire.RoundEnd](f)
+	if err != nil {
+		return err
+	}
+	if s.paused && !end.Paused {
+		return fmt.Errorf("%w: a paused guest runs again in round %d", wire.ErrProtocol, end.Round)
+	}
+	if err := s.apply.roundEnd(end); err != nil {
+		return err
+	}
+	if end.Paused {
+		s.paused = true
+		return nil
+	}
+	return s.visitor.send(wire.TypeRoundAck, nil)
+}
+
+// restore makes the machine ready: from here on it may run, but for the law.
+func (s *session) restore(state []byte) error {
+	if err := s.target.RestoreState(state); err != nil {
+		return fmt.Errorf("cannot restore the machine's state: %w", err)
+	}
+	if err := s.note(journal.Ready); err != nil {
+		return err
+	}
+	return s.inject(inject.DestinationReady)
+}
+
+// next reads a frame. An ABORT is returned as an error, in every state that takes it.
+func (s *session) next(ctx context.Context, types ...wire.Type) (wire.Frame, error) {
+	f, err := s.visitor.next(ctx, wire.Of(types...))
+	if err == nil && f.Type == wire.TypeAbort {
+		err = abortError(f)
+	}
+	return f, err
+}
+
+// discard throws the machine away and says so, in this order. It returns the cause.
+func (s *session) discard(cause error) error {
+	s.fate = wire.FateDiscarded
+	if s.accepted() {
+		record := s.record(journal.Discarded, wire.NewReason(cause.Error(), false).Text)
+		if err := s.l.opts.Journal.Append(record); err != nil {
+			// What counts is that there is no "owner", or that this process lives and says so.
+			s.log.Warnf("migration: %v", err)
+		}
+		// Nothing follows that could fail, so the Error action has nothing to do here.
+		_ = s.inject(inject.DestinationDiscarded)
+	}
+	if s.built {
+		s.target.Discard()
+	}
+	var aborted *AbortedError
+	var refused *refusedError
+	switch {
+	case errors.As(cause, &refused):
+	case errors.As(cause, &aborted):
+		_ = s.visitor.send(wire.TypeVerdict, wire.Verdict{Fate: wire.FateDiscarded})
+	default:
+		_ = s.visitor.send(wire.TypeAbort, wire.NewReason(cause.Error(), errors.Is(cause, context.Canceled)))
+	}
+	return cause
+}
+
+// accepted reports whether the journal knows of this session.
+func (s *session) accepted() bool {
+	return len(s.l.opts.Journal.Records(s.source.MachineID, s.source.Generation)) > 0
+}
+
+func (s *session) record(phase journal.Phase, reason string) journal.Record {
+	return journal.Record{
+		MachineID: s.source.MachineID, Generation: s.source.Generation,
+		Side: journal.Destination, Phase: phase, Note: reason,
+	}
+}
+
+func (s *session) note(phase journal.Phase) error {
+	return s.l.opts.Journal.Note(s.record(phase, ""))
+}
+
+// inject lets a test fail the migration here.
+func (s *session) inject(point inject.Point) error {
+	return s.l.plan.At(point, s.interrupt)
+}
+
+func (s *session) stopWatch() {
+	if s.watch != nil {
+		s.watch.Close()
+	}
+}
+
+func (s *session) received() *Received {
+	return &Received{
+		MachineID: s.source.MachineID, Generation: s.source.Generation, Rounds: s.apply.round,
+		Pages: s.apply.totalPages, ZeroPages: s.apply.totalZeroPages,
+		TotalMS: milliseconds(s.ranAt - s.began), TookOver: s.tookOver,
+	}
+}

@@ -1,0 +1,103 @@
+package migration
+
+import "time"
+
+// Status is the outcome of a migration for the source.
+type Status string
+
+// The outcomes.
+const (
+	StatusCompleted Status = "completed" // the guest belongs to the destination
+	StatusCancelled Status = "cancelled" // on request; the guest runs at the source
+	StatusFailed    Status = "failed"    // see Error; the guest runs at the source unless Error says otherwise
+	StatusInDoubt   Status = "in-doubt"  // the guest is paused; see InDoubtError
+)
+
+// Round is one pass over the pages to send. The last one of a completed migration is with the guest
+// paused.
+type Round struct {
+	Pages          uint64  `json:"pages"`           // sent with content
+	ZeroPages      uint64  `json:"zero_pages"`      // found zero
+	Lines          uint64  `json:"lines"`           // sent, of 64 bytes
+	Bytes          uint64  `json:"bytes"`           // on the wire
+	MS             float64 `json:"ms"`              // to the acknowledgement, or to the last byte when paused
+	RemainingPages uint64  `json:"remaining_pages"` // written by the guest meanwhile
+	Paused         bool    `json:"paused,omitempty"`
+
+	took time.Duration
+}
+
+// Faults is the post-copy part of a result; all zero for pre-copy.
+type Faults struct {
+	Count        uint64  `json:"count"`
+	P50US        float64 `json:"p50_us"`
+	P99US        float64 `json:"p99_us"`
+	MaxUS        float64 `json:"max_us"`
+	PrefetchHits uint64  `json:"prefetch_hits"`
+}
+
+// How a downtime was measured.
+const (
+	MeasuredByClock    = "clock"       // both ends on one CLOCK_MONOTONIC
+	MeasuredUpperBound = "upper bound" // to the arrival of the destination's report
+)
+
+// PhaseTime is one named phase of the timeline.
+type PhaseTime struct {
+	Phase string  `json:"phase"`
+	MS    float64 `json:"ms"`
+}
+
+// Result is what the source reports, also of a migration that failed. Its JSON is what users script
+// against (design section 5): fields are added, never changed.
+type Result struct {
+	Status      Status `json:"status"`
+	Mode        string `json:"mode"`
+	Granularity string `json:"granularity"`
+	MachineID   string `json:"machine_id"`
+	Generation  uint64 `json:"generation"`
+
+	TotalMS          float64     `json:"total_ms"`
+	DowntimeMS       float64     `json:"downtime_ms"`       // 0 unless completed
+	DowntimeMeasured string      `json:"downtime_measured"` // "clock", "upper bound", or "" if there was none
+	Phases           []PhaseTime `json:"phases"`
+
+	Rounds              []Round `json:"rounds"`
+	BytesSent           uint64  `json:"bytes_sent"` // everything, headers and state too
+	BytesInDowntime     uint64  `json:"bytes_in_downtime"`
+	PagesSent           uint64  `json:"pages_sent"`
+	ZeroPages           uint64  `json:"zero_pages"`
+	LinesSent           uint64  `json:"lines_sent"`
+	BandwidthBytesPerS  float64 `json:"bandwidth_bytes_per_s"`
+	Converged           bool    `json:"converged"` // the rest was expected to fit into the allowed downtime
+	EstimatedDowntimeMS float64 `json:"estimated_downtime_ms"`
+	Faults              Faults  `json:"faults"`
+
+	Error string `json:"error,omitempty"`
+}
+
+// Received is what the destination reports when the guest runs there.
+type Received struct {
+	MachineID  string  `json:"machine_id"`
+	Generation uint64  `json:"generation"`
+	Rounds     int     `json:"rounds"`
+	Pages      uint64  `json:"pages"`
+	ZeroPages  uint64  `json:"zero_pages"`
+	TotalMS    float64 `json:"total_ms"`
+	// TookOver: the source was proved dead before it could commit (rule 3 of the ownership law).
+	TookOver bool `json:"took_over,omitempty"`
+}
+
+// Progress is one report on a migration under way.
+type Progress struct {
+	Phase          string  `json:"phase"`
+	Round          int     `json:"round"` // from 1; 0 before the first
+	RoundPages     uint64  `json:"round_pages"`
+	SentPages      uint64  `json:"sent_pages"`      // of this round
+	RemainingPages uint64  `json:"remaining_pages"` // of this round
+	BytesSent      uint64  `json:"bytes_sent"`      // since the start
+	RateBytesPerS  float64 `json:"rate_bytes_per_s"`
+	ElapsedMS      float64 `json:"elapsed_ms"`
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

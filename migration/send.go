@@ -1,0 +1,287 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/migration/identity"
+	"github.com/fineline-vmm/fineline/migration/inject"
+	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+// Send moves the running machine to the destination that listens at the address. It returns a result
+// in every case. With a nil error the guest belongs to the destination and src was released. With an
+// *InDoubtError the guest is paused and its fate open; with ErrDestinationDied or ErrNotStarted src was
+// released, too. With any other error the guest runs at the source as if nothing had happened; the
+// end of ctx is such an error, until the commit, from which on ctx means nothing.
+func Send(ctx context.Context, src Source, to Address, opts SendOptions) (*Result, error) {
+	s, err := newSender(src, to, opts)
+	if err != nil {
+		return &Result{Status: StatusFailed, Mode: "precopy", Granularity: "page", Rounds: []Round{}, Error: err.Error()}, err
+	}
+	return s.finish(s.run(ctx))
+}
+
+// sender is one hand-over at its source. Its methods run in the goroutine of Send; only the pump has
+// a second one.
+type sender struct {
+	src  Source
+	to   Address
+	opts SendOptions
+	hooks
+
+	generation uint64
+	peer       *wire.Hello    // what the destination said it is
+	watch      identity.Watch // of the destination's process; nil when its death cannot be proved
+	link       *link          // the newest connection; nil before the first
+	roundTrip  time.Duration
+
+	enc     encoder
+	pump    *pump
+	tracker *memory.Tracker
+	dirty   *memory.PageSet // what the next round sends
+
+	// What the ownership law asks about.
+	paused    bool
+	stateSent bool // STATE has begun to leave: the destination may be ready
+	commit    bool // COMMIT may have left
+	discarded bool // the destination will never run the guest: it said so, or it is proved
+
+	time      *timeline
+	result    Result
+	earlier   uint64        // bytes sent over connections before the newest
+	lastShown time.Duration // when Progress was called last
+}
+
+func newSender(src Source, to Address, opts SendOptions) (*sender, error) {
+	if err := opts.complete(to); err != nil {
+		return nil, err
+	}
+	if len(opts.MachineID) > wire.MaxMachineIDBytes {
+		return nil, fmt.Errorf("machine id of %d bytes: the limit is %d", len(opts.MachineID), wire.MaxMachineIDBytes)
+	}
+	mem := src.Memory()
+	s := &sender{
+		src: src, to: to, opts: opts, hooks: opts.hooks,
+		// Each attempt has a generation of its own, so that no answer about one is taken for another's.
+		generation: opts.Journal.LastGeneration(opts.MachineID) + 1,
+		enc:        newPageEncoder(mem),
+		tracker:    mem.Track(src.DirtySource()),
+		dirty:      mem.NewPageSet(),
+		time:       newTimeline(opts.hooks.clock),
+	}
+	limit := &throttle{clock: s.clock, bytesPerS: opts.MaxBandwidthBytesPerS}
+	s.pump = newPump(mem, s.enc, limit.batchBytes(wire.MaxBatchBytes), func(ctx context.Context, b *wire.Batch) error {
+		return s.writeBatch(ctx, limit, b)
+	})
+	s.result = Result{
+		Mode: "precopy", Granularity: s.enc.granularity(), Rounds: []Round{},
+		MachineID: opts.MachineID, Generation: s.generation,
+	}
+	return s, nil
+}
+
+// run performs the hand-over, or undoes it.
+func (s *sender) run(ctx context.Context) error {
+	bounded := ctx
+	if s.opts.TimeoutStrategy == TimeoutCancel {
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithTimeoutCause(ctx, s.opts.Timeout,
+			fmt.Errorf("%w (%v); raise the timeout, the bandwidth or the downtime", ErrTimeout, s.opts.Timeout))
+		defer cancel()
+	}
+	for _, step := range []func(context.Context) error{s.preflight, s.precopy, s.stopAndCopy, s.prepareCommit} {
+		if err := step(bounded); err != nil {
+			return s.abandon(ctx, err)
+		}
+	}
+	return s.commitAndSettle()
+}
+
+// preflight ends with a destination that has built the machine and promised to take it. Nothing of
+// the guest was touched (rule 1).
+func (s *sender) preflight(ctx context.Context) error {
+	if err := s.time.enter(stagePreflight); err != nil {
+		return err
+	}
+	s.report(true)
+	if err := s.note(journal.Preflight, ""); err != nil {
+		return err
+	}
+	if err := s.connect(ctx, wire.PurposeMigrate); err != nil {
+		return err
+	}
+	if err := s.inject(inject.SourcePreflight); err != nil {
+		return err
+	}
+	description, err := s.src.Description()
+	if err != nil {
+		return fmt.Errorf("cannot describe this machine: %w", err)
+	}
+	if err := s.link.send(ctx, func(w *wire.Writer) error { return w.Bytes(wire.TypeDescription, description) }); err != nil {
+		return err
+	}
+	// Building a large machine takes its time, and the guest runs: no limit but the migration's.
+	_, err = s.link.await(ctx, wire.TypeAccept)
+	return err
+}
+
+// connect opens a connection and exchanges HELLO. It leaves the connection in s.link.
+func (s *sender) connect(ctx context.Context, purpose wire.Purpose) error {
+	s.closeLink()
+	dialCtx, cancel := context.WithTimeout(ctx, s.opts.PeerTimeout)
+	defer cancel()
+	conn, err := s.dial(dialCtx)
+	if err != nil {
+		return err
+	}
+	s.link = newLink(conn, s.opts.PeerTimeout)
+	began := s.clock.Now()
+	hello := wire.Hello{
+		Purpose: purpose, Build: s.opts.Build, MachineID: s.opts.MachineID, Generation: s.generation,
+		Process: *s.self, Journal: s.opts.Journal.Path(),
+	}
+	err = s.link.send(ctx, func(w *wire.Writer) error {
+		if err := w.Message(wire.TypeHello, hello); err != nil || purpose == wire.PurposeMigrate {
+			return err
+		}
+		return w.Signal(wire.TypeResolve)
+	})
+	if err != nil {
+		return err
+	}
+	f, err := s.link.expect(ctx, wire.TypeHello)
+	if err != nil {
+		return err
+	}
+	s.roundTrip = s.clock.Now() - began
+	return s.greeted(f, purpose)
+}
+
+// greeted takes the destination's HELLO.
+func (s *sender) greeted(f wire.Frame, purpose wire.Purpose) error {
+	peer, err := wire.Decode[wire.Hello](f)
+	if err != nil {
+		return err
+	}
+	if peer.Purpose != purpose || peer.MachineID != s.opts.MachineID || peer.Generation != s.generation {
+		return fmt.Errorf("%w: HELLO answers another machine's", wire.ErrProtocol)
+	}
+	if purpose == wire.PurposeResolve {
+		// Who answers now need not be who accepted: rule 5 asks.
+		if peer.Process != s.peer.Process {
+			return errOtherProcess
+		}
+		return nil
+	}
+	s.peer = peer
+	// Held from now on, while the destination is known to live: its number cannot be reused unseen.
+	if s.watch, err = s.liveness.Watch(peer.Process); err != nil {
+		s.watch = nil
+		s.opts.Log.Debugf("migration: %v", err)
+	}
+	return nil
+}
+
+// errOtherProcess: somebody listens at the destination's address who is not the destination.
+var errOtherProcess = errors.New("another process answers at the destination's address")
+
+func (s *sender) closeLink() {
+	if s.link == nil {
+		return
+	}
+	s.link.close()
+	s.earlier += s.link.written.Load()
+	s.link = nil
+}
+
+// bytesSent counts everything that was put on the wire.
+func (s *sender) bytesSent() uint64 {
+	if s.link == nil {
+		return s.earlier
+	}
+	return s.earlier + s.link.written.Load()
+}
+
+func (s *sender) record(phase journal.Phase, reason string) journal.Record {
+	return journal.Record{
+		MachineID: s.opts.MachineID, Generation: s.generation, Side: journal.Source, Phase: phase, Note: reason,
+	}
+}
+
+// note journals a phase without waiting for the disk; see "what is made durable when".
+func (s *sender) note(phase journal.Phase, reason string) error {
+	return s.opts.Journal.Note(s.record(phase, reason))
+}
+
+// inject lets a test fail the migration here.
+func (s *sender) inject(point inject.Point) error {
+	return s.plan.At(point, func() {
+		if s.link != nil {
+			s.link.conn.Close()
+		}
+	})
+}
+
+// progressInterval bounds how often Progress is called while a round is under way.
+const progressInterval = 50 * time.Millisecond
+
+// report shows the progress, at once or when the last report is old enough.
+func (s *sender) report(now bool) {
+	if s.opts.Progress == nil {
+		return
+	}
+	at := s.clock.Now()
+	if !now && at-s.lastShown < progressInterval {
+		return
+	}
+	s.lastShown = at
+	total := s.dirty.Len()
+	done := min(s.pump.gathered.Load(), total)
+	s.opts.Progress(Progress{
+		Phase: s.time.now.String(), Round: len(s.result.Rounds) + 1, RoundPages: total,
+		SentPages: done, RemainingPages: total - done,
+		BytesSent: s.bytesSent(), RateBytesPerS: bandwidth(s.result.Rounds), ElapsedMS: milliseconds(s.time.elapsed()),
+	})
+}
+
+// stopTracking spares the guest the cost of dirty tracking, as soon as nothing needs it.
+func (s *sender) stopTracking() {
+	if err := s.tracker.Stop(); err != nil {
+		s.opts.Log.Warnf("migration: %v", err)
+	}
+}
+
+// finish completes the result with the outcome.
+func (s *sender) finish(err error) (*Result, error) {
+	s.closeLink()
+	var doubt *InDoubtError
+	if !errors.As(err, &doubt) && s.watch != nil {
+		s.watch.Close()
+		s.watch = nil
+	}
+	r := &s.result
+	switch {
+	case err == nil:
+		r.Status = StatusCompleted
+	case doubt != nil:
+		r.Status = StatusInDoubt
+	case r.Status == "":
+		r.Status = StatusFailed
+	}
+	r.Error = ""
+	if err != nil {
+		r.Error = err.Error()
+	}
+	r.TotalMS = milliseconds(s.time.elapsed())
+	r.Phases = s.time.phases()
+	r.BytesSent = s.bytesSent()
+	r.BandwidthBytesPerS = bandwidth(r.Rounds)
+	s.report(true)
+	out := *r
+	return &out, err
+}

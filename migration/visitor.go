@@ -1,0 +1,69 @@
+package migration
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+// visitor is the destination's end of one connection. It reads and writes in one goroutine.
+type visitor struct {
+	conn    net.Conn
+	r       *wire.Reader
+	w       *wire.Writer
+	timeout time.Duration // for a write
+	hello   *wire.Hello
+}
+
+func newVisitor(conn net.Conn, timeout time.Duration) *visitor {
+	return &visitor{conn: conn, r: wire.NewReader(conn), w: wire.NewWriter(conn), timeout: timeout}
+}
+
+// greet reads HELLO, and RESOLVE if that is the purpose.
+func (v *visitor) greet(ctx context.Context) error {
+	f, err := v.next(ctx, wire.Of(wire.TypeHello))
+	if err != nil {
+		return err
+	}
+	if v.hello, err = wire.Decode[wire.Hello](f); err != nil {
+		return err
+	}
+	if v.hello.Purpose == wire.PurposeResolve {
+		_, err = v.next(ctx, wire.Of(wire.TypeResolve))
+	}
+	return err
+}
+
+// next reads a frame of one of the types. When ctx ends, so does the wait; the connection is then of
+// no use for reading.
+func (v *visitor) next(ctx context.Context, takes wire.Set) (wire.Frame, error) {
+	stop := context.AfterFunc(ctx, func() { _ = v.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	f, err := v.r.Next(takes)
+	if err != nil && ctx.Err() != nil {
+		return wire.Frame{}, context.Cause(ctx)
+	}
+	if err != nil {
+		return wire.Frame{}, connectionError(err)
+	}
+	return f, nil
+}
+
+// send writes a message; a nil message is a signal.
+func (v *visitor) send(t wire.Type, msg any) error {
+	_ = v.conn.SetWriteDeadline(time.Now().Add(v.timeout)) // fails only when closed, as will the write
+	var err error
+	if msg == nil {
+		err = v.w.Signal(t)
+	} else {
+		err = v.w.Message(t, msg)
+	}
+	if err != nil {
+		return connectionError(err)
+	}
+	return nil
+}
+
+func (v *visitor) close() { v.conn.Close() }

@@ -1,0 +1,149 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/fineline-vmm/fineline/migration/identity"
+)
+
+// Purpose says what a connection is for.
+type Purpose uint8
+
+// The purposes.
+const (
+	PurposeInvalid Purpose = iota
+	PurposeMigrate         // a hand-over begins
+	PurposeResolve         // the fate of a hand-over is asked for
+)
+
+// Limits of the strings in a HELLO, in bytes.
+const (
+	MaxMachineIDBytes = 128
+	maxPathBytes      = 4096
+	maxBuildBytes     = 256
+)
+
+// Hello is the first message of each side. The destination repeats MachineID, Generation and Purpose.
+type Hello struct {
+	Purpose    Purpose          `json:"purpose"`
+	Build      string           `json:"build"`
+	MachineID  string           `json:"machine_id"`
+	Generation uint64           `json:"generation"` // of this hand-over, from 1
+	Process    identity.Process `json:"process"`
+	Journal    string           `json:"journal"` // absolute path, in the sender's file system
+}
+
+// Check reports what no correct peer sends.
+func (h *Hello) Check() error {
+	switch {
+	case h.Purpose != PurposeMigrate && h.Purpose != PurposeResolve:
+		return protocolErrorf("HELLO has purpose %d", h.Purpose)
+	case h.MachineID == "" || len(h.MachineID) > MaxMachineIDBytes || !utf8.ValidString(h.MachineID):
+		return protocolErrorf("HELLO has a machine id of %d bytes; it has 1 to %d", len(h.MachineID), MaxMachineIDBytes)
+	case h.Generation == 0:
+		return protocolErrorf("HELLO has no generation")
+	case len(h.Journal) > maxPathBytes || len(h.Build) > maxBuildBytes:
+		return protocolErrorf("HELLO has a journal path of %d and a build of %d bytes", len(h.Journal), len(h.Build))
+	}
+	return nil
+}
+
+// Reason is the payload of REFUSE and ABORT.
+type Reason struct {
+	Text string `json:"text"`
+	// Cancelled: a person asked for it; nothing went wrong.
+	Cancelled bool `json:"cancelled,omitempty"`
+}
+
+// maxReasonBytes keeps a long error of ours below the frame's cap, escapes included.
+const maxReasonBytes = 2048
+
+// NewReason makes a reason that fits into its frame.
+func NewReason(text string, cancelled bool) Reason {
+	if len(text) > maxReasonBytes {
+		text = text[:maxReasonBytes] + " ..."
+	}
+	return Reason{Text: text, Cancelled: cancelled}
+}
+
+// RoundEnd closes a round and repeats what was in it.
+type RoundEnd struct {
+	Round     int    `json:"round"`      // from 1
+	Pages     uint64 `json:"pages"`      // with content
+	ZeroPages uint64 `json:"zero_pages"` // sent as runs
+	// Paused: the guest does not run. There is no ROUND_ACK, and STATE or another such round follows.
+	Paused bool `json:"paused"`
+}
+
+// Running reports the first guest instruction at the destination.
+type Running struct {
+	MonotonicNS int64 `json:"monotonic_ns"` // CLOCK_MONOTONIC of the destination just after it let the vCPUs go
+	// Failure: the destination owns the guest, could not start it and keeps it paused.
+	Failure string `json:"failure,omitempty"`
+}
+
+// Fate is what became of a hand-over.
+type Fate uint8
+
+// The fates.
+const (
+	FateInvalid   Fate = iota
+	FateOwner          // the destination owns the guest: the source must never run it again
+	FateReady          // the destination holds the whole guest and waits for COMMIT or ABORT
+	FateDiscarded      // the destination has thrown it away and will never run it
+	FateUnknown        // this process has never heard of it
+)
+
+func (f Fate) String() string {
+	switch f {
+	case FateOwner:
+		return "owner"
+	case FateReady:
+		return "ready"
+	case FateDiscarded:
+		return "discarded"
+	case FateUnknown:
+		return "unknown"
+	}
+	return fmt.Sprintf("fate %d", uint8(f))
+}
+
+// Verdict answers RESOLVE.
+type Verdict struct {
+	Fate    Fate     `json:"fate"`
+	Running *Running `json:"running,omitempty"` // with FateOwner: what a lost RUNNING said
+}
+
+// Check reports what no correct peer sends.
+func (v *Verdict) Check() error {
+	if v.Fate == FateInvalid || v.Fate > FateUnknown {
+		return protocolErrorf("VERDICT has fate %d", v.Fate)
+	}
+	if v.Fate == FateOwner && v.Running == nil {
+		return protocolErrorf("VERDICT has an owner that does not say when it ran")
+	}
+	return nil
+}
+
+// Decode reads the message of a frame. A field that this version does not have is an error: versions
+// are equal, so it can only be a bug.
+func Decode[M any](f Frame) (*M, error) {
+	var msg M
+	dec := json.NewDecoder(bytes.NewReader(f.Payload))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&msg); err != nil {
+		return nil, protocolErrorf("%s: %w", f.Type, err)
+	}
+	if dec.More() {
+		return nil, protocolErrorf("%s has bytes after its message", f.Type)
+	}
+	if c, ok := any(&msg).(interface{ Check() error }); ok {
+		if err := c.Check(); err != nil {
+			return nil, err
+		}
+	}
+	return &msg, nil
+}

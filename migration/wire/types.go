@@ -1,0 +1,101 @@
+package wire
+
+import "fmt"
+
+// Magic opens every frame: "FLMG" in memory order.
+const Magic uint32 = 'F' | 'L'<<8 | 'M'<<16 | 'G'<<24
+
+// Version of the protocol; see the version rule in the package's documentation.
+const Version uint16 = 1
+
+// Type says what a frame is.
+type Type uint16
+
+// The types of frames.
+const (
+	TypeInvalid Type = iota
+	TypeHello
+	TypeDescription
+	TypeAccept
+	TypeRefuse
+	TypePages
+	TypeRoundEnd
+	TypeRoundAck
+	TypeState
+	TypeReady
+	TypeCommit
+	TypeRunning
+	TypeDone
+	TypeAbort
+	TypeResolve
+	TypeVerdict
+	typeCount
+)
+
+// Caps of payloads, in bytes. Pages has room for one full batch.
+const (
+	maxControlBytes     = 16 << 10
+	maxDescriptionBytes = 16 << 20
+	// MaxStateBytes bounds a saved state: some 20 KiB a vCPU and a few KiB a device, so this is ample.
+	MaxStateBytes = 64 << 20
+	// MaxBatchBytes bounds the payload of one PAGES frame.
+	MaxBatchBytes = 1 << 20
+)
+
+var kinds = [typeCount]struct {
+	name string
+	cap  uint32
+}{
+	TypeHello:       {"HELLO", maxControlBytes},
+	TypeDescription: {"DESCRIPTION", maxDescriptionBytes},
+	TypeAccept:      {"ACCEPT", 0},
+	TypeRefuse:      {"REFUSE", maxControlBytes},
+	TypePages:       {"PAGES", MaxBatchBytes},
+	TypeRoundEnd:    {"ROUND_END", maxControlBytes},
+	TypeRoundAck:    {"ROUND_ACK", 0},
+	TypeState:       {"STATE", MaxStateBytes},
+	TypeReady:       {"READY", 0},
+	TypeCommit:      {"COMMIT", 0},
+	TypeRunning:     {"RUNNING", maxControlBytes},
+	TypeDone:        {"DONE", 0},
+	TypeAbort:       {"ABORT", maxControlBytes},
+	TypeResolve:     {"RESOLVE", 0},
+	TypeVerdict:     {"VERDICT", maxControlBytes},
+}
+
+func (t Type) valid() bool { return t > TypeInvalid && t < typeCount }
+
+func (t Type) String() string {
+	if !t.valid() {
+		return fmt.Sprintf("frame type %d", uint16(t))
+	}
+	return kinds[t].name
+}
+
+// Set is a set of frame types: what a state takes.
+type Set uint32
+
+// Of makes a set.
+func Of(types ...Type) Set {
+	var s Set
+	for _, t := range types {
+		s |= 1 << t
+	}
+	return s
+}
+
+func (s Set) has(t Type) bool { return t.valid() && s&(1<<t) != 0 }
+
+func (s Set) String() string {
+	out := ""
+	for t := TypeInvalid + 1; t < typeCount; t++ {
+		if !s.has(t) {
+			continue
+		}
+		if out != "" {
+			out += " or "
+		}
+		out += t.String()
+	}
+	return out
+}
