@@ -1,0 +1,131 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/fineline-vmm/fineline/devices"
+	"github.com/fineline-vmm/fineline/devices/debugexit"
+	"github.com/fineline-vmm/fineline/devices/pci"
+	"github.com/fineline-vmm/fineline/devices/power"
+	"github.com/fineline-vmm/fineline/devices/rtc"
+	"github.com/fineline-vmm/fineline/devices/serial"
+	"github.com/fineline-vmm/fineline/vmm/kvm"
+)
+
+// pauseTimeout bounds how long a pause waits for a console that does not take
+// its bytes. The bytes stay in the queue, which moves with the machine.
+const pauseTimeout = 200 * time.Millisecond
+
+// board is our devices and the two buses that lead to them.
+type board struct {
+	pio, mmio *devices.Bus
+
+	serial    *serial.Device
+	rtc       *rtc.Device
+	power     *power.Device
+	i8042     *power.I8042
+	debugExit *debugexit.Device
+	pci       *pci.Root
+}
+
+// deviceStates is the saved form of a board: one field a device, checked by the
+// compiler in state and restore below.
+type deviceStates struct {
+	Serial    serial.State     `json:"serial"`
+	RTC       rtc.State        `json:"rtc"`
+	Power     power.State      `json:"power"`
+	I8042     power.I8042State `json:"i8042"`
+	DebugExit debugexit.State  `json:"debugexit"`
+	PCI       pci.State        `json:"pci"`
+}
+
+// deviceNames is what a destination compares before it accepts a machine.
+func deviceNames() []string {
+	return []string{"serial", "rtc", "power", "i8042", "debugexit", "pci"}
+}
+
+// irqLine is a pin of the in-kernel interrupt controllers.
+type irqLine struct {
+	vm  *kvm.VM
+	gsi uint32
+}
+
+// Set drives the pin. KVM refuses only a pin that does not exist, our own bug.
+func (l irqLine) Set(high bool) {
+	if err := l.vm.SetIRQLine(l.gsi, high); err != nil {
+		panic(fmt.Sprintf("vmm: interrupt line %d: %v", l.gsi, err))
+	}
+}
+
+func newBoard(vm *kvm.VM, serialOut io.Writer, w *wish) (*board, error) {
+	b := &board{pio: devices.NewBus("port I/O"), mmio: devices.NewBus("MMIO")}
+	request := func(e power.Event) {
+		if e == power.Poweroff {
+			w.set(powerOff, 0)
+		} else {
+			w.set(reset, 0)
+		}
+	}
+	b.serial = serial.New(irqLine{vm, irqCOM1}, serialOut)
+	b.rtc = rtc.New(time.Now)
+	b.power = power.New(request, irqLine{vm, irqSCI}, nil)
+	b.i8042 = power.NewI8042(request)
+	b.debugExit = debugexit.New(func(status uint32) { w.set(debugEnd, status) })
+	b.pci = pci.NewRoot(b.mmio, b.pio)
+	return b, b.wire()
+}
+
+// wire puts the devices at their addresses.
+func (b *board) wire() error {
+	return errors.Join(
+		b.pio.Insert(serial.Port, serial.SizeBytes, b.serial),
+		b.pio.Insert(rtc.Port, rtc.SizeBytes, b.rtc),
+		b.pio.Insert(power.Base, power.SizeBytes, b.power),
+		b.pio.Insert(power.KeyboardDataPort, power.KeyboardPortBytes, b.i8042.Data()),
+		b.pio.Insert(power.KeyboardCommandPort, power.KeyboardPortBytes, b.i8042.Command()),
+		b.pio.Insert(debugexit.Port, debugexit.SizeBytes, b.debugExit),
+		b.pio.Insert(pci.AddressPort, pci.PortsBytes, b.pci.Ports(b.power.ResetControl())),
+		b.mmio.Insert(ecamBase, ecamBytes, b.pci.ECAM()),
+	)
+}
+
+// pause holds still what works on its own. Whatever the console has not taken
+// within the timeout is part of the saved state.
+func (b *board) pause() error {
+	ctx, cancel := context.WithTimeout(context.Background(), pauseTimeout)
+	defer cancel()
+	if err := b.serial.PauseContext(ctx); err != nil {
+		return fmt.Errorf("the console does not take the guest's serial output: %w", err)
+	}
+	return nil
+}
+
+func (b *board) resume() { b.serial.Resume() }
+
+func (b *board) close() { b.serial.Close() }
+
+func (b *board) state() deviceStates {
+	return deviceStates{
+		Serial:    b.serial.State(),
+		RTC:       b.rtc.State(),
+		Power:     b.power.State(),
+		I8042:     b.i8042.State(),
+		DebugExit: b.debugExit.State(),
+		PCI:       b.pci.State(),
+	}
+}
+
+func (b *board) restore(s deviceStates) error {
+	return errors.Join(
+		b.serial.Restore(s.Serial),
+		b.rtc.Restore(s.RTC),
+		b.power.Restore(s.Power),
+		b.i8042.Restore(s.I8042),
+		b.debugExit.Restore(s.DebugExit),
+		b.pci.Restore(s.PCI),
+	)
+}

@@ -1,0 +1,48 @@
+// Package vmm is a running machine: guest memory, vCPUs and devices put
+// together, started, paused, saved and restored.
+//
+// # Threads
+//
+// Each vCPU is one goroutine locked to one OS thread, which issues every ioctl
+// of its vCPU (design law 10). A vCPU is parked or running. Parked, it serves
+// jobs: functions that other goroutines want done on its thread (get and set
+// registers). Running, it calls KVM_RUN, hands each exit to handleExit as a
+// value, and looks for wishes only when KVM_RUN returns EINTR.
+//
+// A kick sets the wish first, then immediate_exit, then sends SIGURG with
+// tgkill. The vCPU clears immediate_exit first and reads the wish second, so a
+// wish that arrives at any instant is seen: either it is read now, or
+// immediate_exit is set again and the next KVM_RUN returns at once. Since wishes
+// are looked for only after KVM_RUN has returned EINTR, a port or MMIO access
+// that user space has answered is always completed in the kernel before the
+// vCPU parks, and the saved registers lie between two instructions.
+//
+// # The supervisor
+//
+// What ends or restarts the machine (power-off, reset, debug exit, an exit
+// nobody knows) is posted by the vCPU that met it to one supervisor goroutine,
+// and that vCPU parks itself. The supervisor takes Machine.mu like every other
+// caller, so a reset can't run into a pause or a save.
+//
+// # Saved state
+//
+// State is one typed struct: every vCPU, the in-kernel devices, and one field
+// for each of our devices in deviceStates, so a device without a saved form does
+// not compile. It travels as JSON inside an envelope with magic, version,
+// checksum and a size cap (design law 9). A reset restores the state that was
+// saved before the first instruction, clears memory and loads the kernel again:
+// the same code path as a restore, so it is tested by both.
+//
+// # Lock order
+//
+// Machine.mu, then vcpu.mu, then a device's own mu. Nothing is called with a
+// device's mu held except its interrupt line and its bus.
+//
+// # Rejected
+//
+// A goroutine per vCPU without LockOSThread (KVM binds a vCPU to a thread by
+// cost and by preemption notifiers), signals masked by KVM_SET_SIGNAL_MASK (not
+// needed with immediate_exit), polling a flag in the exit loop (a halted or
+// spinning guest never exits), and handing raw kvm_run pages to devices (they
+// get an offset and a byte slice).
+package vmm

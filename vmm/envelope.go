@@ -1,0 +1,77 @@
+package vmm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+)
+
+// A saved form is one JSON value in an envelope:
+//
+//	offset  size  content
+//	     0     8  magic "FINELINE"
+//	     8     4  version of the content, little endian
+//	    12     4  length of the content in bytes
+//	    16     4  CRC-32C of the content
+//	    20     …  the content
+//
+// Version rule: a reader takes its own version only. State describes a CPU to the
+// last register; a field that one side does not know is a lost register.
+const (
+	envelopeMagic   = "FINELINE"
+	envelopeHeader  = 20
+	envelopeVersion = 1
+	// envelopeMaxBytes caps what is decoded: 254 vCPUs with the largest xsave
+	// area and their MSRs stay far below it.
+	envelopeMaxBytes = 16 << 20
+)
+
+// ErrCorrupt is wrapped by every refusal of saved bytes that are damaged.
+var ErrCorrupt = errors.New("saved state is damaged")
+
+// ErrVersion is wrapped by the refusal of saved bytes of another version.
+var ErrVersion = errors.New("saved state is of another version of Fineline")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func seal(v any) ([]byte, error) {
+	content, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, envelopeHeader, envelopeHeader+len(content))
+	copy(out, envelopeMagic)
+	binary.LittleEndian.PutUint32(out[8:], envelopeVersion)
+	binary.LittleEndian.PutUint32(out[12:], uint32(len(content)))
+	binary.LittleEndian.PutUint32(out[16:], crc32.Checksum(content, castagnoli))
+	return append(out, content...), nil
+}
+
+func open(sealed []byte, v any) error {
+	if len(sealed) < envelopeHeader || string(sealed[:8]) != envelopeMagic {
+		return fmt.Errorf("%w: it does not begin with %q", ErrCorrupt, envelopeMagic)
+	}
+	if got := binary.LittleEndian.Uint32(sealed[8:]); got != envelopeVersion {
+		return fmt.Errorf("%w: it has version %d, this build reads %d", ErrVersion, got, envelopeVersion)
+	}
+	content := sealed[envelopeHeader:]
+	if want := binary.LittleEndian.Uint32(sealed[12:]); uint64(want) != uint64(len(content)) || len(content) > envelopeMaxBytes {
+		return fmt.Errorf("%w: %d bytes of content where the header says %d (at most %d)", ErrCorrupt, len(content), want, envelopeMaxBytes)
+	}
+	if crc32.Checksum(content, castagnoli) != binary.LittleEndian.Uint32(sealed[16:]) {
+		return fmt.Errorf("%w: checksum", ErrCorrupt)
+	}
+	dec := json.NewDecoder(bytes.NewReader(content))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: more than one value", ErrCorrupt)
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/fineline-vmm/fineline/devices"
+	"github.com/fineline-vmm/fineline/vmm/kvm"
+)
+
+// next is what a vCPU does after an exit was handled.
+type next int
+
+const (
+	goOn     next = iota // enter the guest again
+	powerOff             // the guest switched the machine off
+	reset                // the guest asked for a reset
+	debugEnd             // the guest ended the run through isa-debug-exit
+	ringFull             // the vCPU's dirty ring must be harvested first
+)
+
+// Reasons for which a guest's run ends as a failure.
+var (
+	ErrTripleFault = errors.New("guest triple fault (an exception it had no handler for)")
+	ErrUnknownExit = errors.New("KVM ended the run with an exit that Fineline does not handle")
+	ErrEntryFailed = errors.New("the CPU refused to enter the guest")
+	ErrEmulation   = errors.New("KVM could not emulate a guest instruction")
+)
+
+// wish is what a device asks of the machine; a vCPU reads it right after the
+// access that caused it, so no further guest instruction runs on that vCPU.
+type wish struct{ value atomic.Uint64 }
+
+func (w *wish) set(n next, code uint32) { w.value.Store(uint64(n)<<32 | uint64(code)) }
+
+func (w *wish) take() (next, uint32) {
+	if w.value.Load() == 0 { // the common case costs one load
+		return goOn, 0
+	}
+	v := w.value.Swap(0)
+	return next(v >> 32), uint32(v)
+}
+
+// peripherals is all that an exit can reach.
+type peripherals struct {
+	pio, mmio *devices.Bus
+	wish      *wish
+}
+
+// handleExit answers one exit. It is the only place where exits are told apart,
+// and takes them as values so that tests need no /dev/kvm. The code belongs to
+// debugEnd.
+func handleExit(e *kvm.Exit, p *peripherals) (n next, code uint32, err error) {
+	switch e.Reason {
+	case kvm.ExitIO:
+		portAccess(&e.IO, p.pio)
+	case kvm.ExitMMIO:
+		if e.MMIO.Write {
+			p.mmio.Write(e.MMIO.Addr, e.MMIO.Data)
+		} else {
+			p.mmio.Read(e.MMIO.Addr, e.MMIO.Data)
+		}
+	case kvm.ExitIntr, kvm.ExitIRQWindowOpen:
+		return goOn, 0, nil
+	case kvm.ExitDirtyRingFull:
+		return ringFull, 0, nil
+	case kvm.ExitShutdown:
+		return goOn, 0, ErrTripleFault
+	case kvm.ExitSystemEvent:
+		return systemEvent(e.SystemEvent)
+	case kvm.ExitFailEntry:
+		return goOn, 0, fmt.Errorf("%w: %s", ErrEntryFailed, e)
+	case kvm.ExitInternalError:
+		return goOn, 0, fmt.Errorf("%w: %s", ErrEmulation, e)
+	default:
+		return goOn, 0, fmt.Errorf("%w: %s", ErrUnknownExit, e)
+	}
+	n, code = p.wish.take()
+	return n, code, nil
+}
+
+// portAccess does the elements of a string instruction one by one, in order.
+func portAccess(io *kvm.IOExit, bus *devices.Bus) {
+	for i := 0; i < io.Count; i++ {
+		element := io.Data[i*io.Size : (i+1)*io.Size]
+		if io.Write {
+			bus.Write(uint64(io.Port), element)
+		} else {
+			bus.Read(uint64(io.Port), element)
+		}
+	}
+}
+
+// systemEvent follows KVM_SYSTEM_EVENT_* of the KVM API, section 5 (kvm_run).
+func systemEvent(kind uint32) (next, uint32, error) {
+	switch kind {
+	case kvm.SystemEventShutdown:
+		return powerOff, 0, nil
+	case kvm.SystemEventReset:
+		return reset, 0, nil
+	default:
+		return goOn, 0, fmt.Errorf("%w: system event %d", ErrUnknownExit, kind)
+	}
+}

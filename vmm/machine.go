@@ -1,0 +1,399 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/vmm/kvm"
+)
+
+// Status is where a machine is in its life.
+type Status int
+
+const (
+	Created Status = iota // built, no guest in it yet
+	Paused                // a guest is in it, no vCPU runs
+	Running
+	Stopped // for good; Outcome says why
+)
+
+func (s Status) String() string {
+	return [...]string{"created", "paused", "running", "stopped"}[s]
+}
+
+// OutcomeKind is how a run ended.
+type OutcomeKind int
+
+const (
+	EndedByUser OutcomeKind = iota // Stop was called
+	EndedByPowerOff
+	EndedByReset // only with Config.NoReboot
+	EndedByDebugExit
+	EndedByMigration // the guest runs in another process now
+	EndedByError
+)
+
+// Outcome is how a run ended.
+type Outcome struct {
+	Kind OutcomeKind
+	// DebugExitCode is what the guest wrote to port 0xf4 (EndedByDebugExit).
+	DebugExitCode uint32
+	Err           error // EndedByError
+}
+
+// ErrStopped is returned by what needs a machine that has not ended.
+var ErrStopped = errors.New("the machine has stopped")
+
+// flushTimeout bounds the wait for a console that does not take the last bytes.
+const flushTimeout = 2 * time.Second
+
+// event is a reason for the supervisor to act.
+type event struct {
+	next next
+	code uint32
+	err  error
+}
+
+// Machine is one guest: its memory, vCPUs and devices.
+type Machine struct {
+	cfg   Config
+	sys   *kvm.System
+	vm    *kvm.VM
+	mem   *memory.Guest
+	dirty memory.DirtySource
+	board *board
+	cpuid []kvm.CPUIDEntry
+	wish  wish
+
+	mu      sync.Mutex // before vcpu.mu, before a device's mu
+	status  Status
+	cpus    []*vcpu
+	powerOn []byte // the state before the first instruction, for a reset
+	outcome Outcome
+
+	eventMu sync.Mutex
+	events  []event
+	notify  chan struct{} // capacity 1: there are events
+	done    chan struct{} // closed when the status becomes Stopped
+	quit    chan struct{} // closed by Close: the supervisor ends
+	super   sync.WaitGroup
+}
+
+// New builds a machine without a guest in it: memory, in-kernel devices, our
+// devices and parked vCPUs. Close frees it.
+func New(cfg Config) (*Machine, error) {
+	return build(cfg, nil)
+}
+
+// build is New with the CPUID that a migrated guest already saw, or nil for
+// one made from this host and cfg.CPUModel.
+func build(cfg Config, cpuid []kvm.CPUIDEntry) (_ *Machine, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	m := &Machine{
+		cfg:    cfg,
+		notify: make(chan struct{}, 1),
+		done:   make(chan struct{}),
+		quit:   make(chan struct{}),
+	}
+	defer func() {
+		if err != nil {
+			m.free()
+		}
+	}()
+	if m.sys, err = kvm.Open(); err != nil {
+		return nil, err
+	}
+	if m.mem, err = memory.New(ramRegions(cfg.MemoryBytes), memory.Options{HugePages: cfg.HugePages}); err != nil {
+		return nil, err
+	}
+	if m.vm, err = m.sys.CreateVM(kvm.VMOptions{DirtyRingBytesPerVCPU: cfg.dirtyRingBytes()}); err != nil {
+		return nil, err
+	}
+	if err = m.vm.MapMemory(m.mem); err != nil {
+		return nil, err
+	}
+	m.dirty = m.vm.DirtySource(m.mem)
+	if m.board, err = newBoard(m.vm, cfg.SerialOut, &m.wish); err != nil {
+		return nil, err
+	}
+	if cpuid == nil {
+		supported, err := m.sys.SupportedCPUID()
+		if err != nil {
+			return nil, err
+		}
+		cpuid = cfg.CPUModel.filter(supported)
+	}
+	m.cpuid = cpuid
+	if err = m.createVCPUs(); err != nil {
+		return nil, err
+	}
+	m.super.Add(1)
+	go m.supervise()
+	return m, nil
+}
+
+func (m *Machine) createVCPUs() error {
+	p := &peripherals{pio: m.board.pio, mmio: m.board.mmio, wish: &m.wish}
+	for id := range m.cfg.CPUs {
+		c, err := newVCPU(m.vm, id, p, m.post)
+		if err != nil {
+			return err
+		}
+		m.cpus = append(m.cpus, c)
+		entries := perCPU(m.cpuid, id, m.cfg.CPUs)
+		if err := c.do(func(v *kvm.VCPU) error { return v.SetCPUID(entries) }); err != nil {
+			return fmt.Errorf("vCPU %d: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// Memory is the guest's RAM. It stays valid until Close.
+func (m *Machine) Memory() *memory.Guest { return m.mem }
+
+// DirtySource reports the stores of guest code; memory.Guest.Track joins it with
+// the VMM's own.
+func (m *Machine) DirtySource() memory.DirtySource { return m.dirty }
+
+// Config is what the machine was built from.
+func (m *Machine) Config() Config { return m.cfg }
+
+// Status is where the machine is in its life.
+func (m *Machine) Status() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.status
+}
+
+// Done is closed when the machine has stopped; Outcome then says why.
+func (m *Machine) Done() <-chan struct{} { return m.done }
+
+// Outcome says how the run ended. It is meaningful after Done is closed.
+func (m *Machine) Outcome() Outcome {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.outcome
+}
+
+// Feed gives bytes to the guest's serial port, waiting while its FIFO is full.
+func (m *Machine) Feed(ctx context.Context, p []byte) error {
+	_, err := m.board.serial.FeedContext(ctx, p)
+	return err
+}
+
+// Resume lets the vCPUs run: the first start, or after Pause.
+func (m *Machine) Resume() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch m.status {
+	case Created:
+		return errors.New("the machine has no guest yet: boot or restore one first")
+	case Stopped:
+		return ErrStopped
+	case Paused:
+		if err := m.notifyPaused(); err != nil {
+			return err
+		}
+		m.release()
+		m.status = Running
+	}
+	return nil
+}
+
+// notifyPaused tells a guest that uses kvmclock that it stood still, so that its
+// watchdogs do not take the gap for a lockup. Preconditions: all vCPUs parked.
+func (m *Machine) notifyPaused() error {
+	for _, c := range m.cpus {
+		if err := c.do((*kvm.VCPU).NotifyPaused); err != nil {
+			return fmt.Errorf("vCPU %d: %w", c.id, err)
+		}
+	}
+	return nil
+}
+
+// Pause parks every vCPU between two instructions and holds the devices still.
+// What the guest asked for before it was paused (a reset, a power-off) has
+// happened when Pause returns. It does nothing on a paused machine.
+func (m *Machine) Pause() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.status == Running {
+		if err := m.hold(); err != nil {
+			return err
+		}
+		m.status = Paused
+	}
+	m.settle()
+	if m.status == Stopped {
+		return ErrStopped
+	}
+	return nil
+}
+
+// Stop ends the run. It is safe at any time and from any goroutine.
+func (m *Machine) Stop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.finish(Outcome{Kind: EndedByUser})
+}
+
+// HandOver ends the run because another process owns the guest now. Serial
+// output that was not written yet has moved with the state and is dropped here.
+// Preconditions: the machine is paused.
+func (m *Machine) HandOver() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.status == Paused {
+		m.end(Outcome{Kind: EndedByMigration})
+	}
+}
+
+// Close stops the machine and frees everything. Nothing of it may be used after.
+func (m *Machine) Close() error {
+	m.Stop()
+	close(m.quit)
+	m.super.Wait()
+	return m.free()
+}
+
+// free undoes build in reverse; any part may be missing.
+func (m *Machine) free() error {
+	for _, c := range m.cpus {
+		c.setWant(gone)
+	}
+	for _, c := range m.cpus {
+		c.await(gone)
+	}
+	var errs []error
+	if m.board != nil {
+		m.board.close()
+	}
+	if m.vm != nil {
+		errs = append(errs, m.vm.Close())
+	}
+	if m.mem != nil {
+		errs = append(errs, m.mem.Close())
+	}
+	if m.sys != nil {
+		errs = append(errs, m.sys.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// hold parks all vCPUs, then stills the devices. After an error all run again.
+// Preconditions: m.mu held.
+func (m *Machine) hold() error {
+	m.park()
+	if err := m.board.pause(); err != nil {
+		m.release()
+		return err
+	}
+	return nil
+}
+
+func (m *Machine) park() {
+	for _, c := range m.cpus {
+		c.setWant(parked)
+	}
+	for _, c := range m.cpus {
+		c.await(parked)
+	}
+}
+
+// release is the opposite of hold. Preconditions: m.mu held.
+func (m *Machine) release() {
+	m.board.resume()
+	for _, c := range m.cpus {
+		c.setWant(running)
+	}
+}
+
+// post queues an event for the supervisor. It never blocks: a vCPU calls it.
+func (m *Machine) post(e event) {
+	m.eventMu.Lock()
+	m.events = append(m.events, e)
+	m.eventMu.Unlock()
+	select {
+	case m.notify <- struct{}{}:
+	default: // it is already told
+	}
+}
+
+func (m *Machine) supervise() {
+	defer m.super.Done()
+	for {
+		select {
+		case <-m.notify:
+		case <-m.quit:
+			return
+		}
+		m.mu.Lock()
+		m.settle()
+		m.mu.Unlock()
+	}
+}
+
+// settle acts on all events that were posted. Preconditions: m.mu held.
+func (m *Machine) settle() {
+	for {
+		m.eventMu.Lock()
+		if len(m.events) == 0 {
+			m.eventMu.Unlock()
+			return
+		}
+		e := m.events[0]
+		m.events = m.events[1:]
+		m.eventMu.Unlock()
+		if m.status != Stopped {
+			m.act(e)
+		}
+	}
+}
+
+// act does what one event asks. Preconditions: m.mu held.
+func (m *Machine) act(e event) {
+	switch {
+	case e.err != nil:
+		m.finish(Outcome{Kind: EndedByError, Err: e.err})
+	case e.next == powerOff:
+		m.finish(Outcome{Kind: EndedByPowerOff})
+	case e.next == debugEnd:
+		m.finish(Outcome{Kind: EndedByDebugExit, DebugExitCode: e.code})
+	case e.next == reset && m.cfg.NoReboot:
+		m.finish(Outcome{Kind: EndedByReset})
+	case e.next == reset:
+		if err := m.resetGuest(); err != nil {
+			m.finish(Outcome{Kind: EndedByError, Err: fmt.Errorf("the guest asked for a reset: %w", err)})
+		}
+	}
+}
+
+// finish ends the run once; later reasons are ignored. Preconditions: m.mu held.
+func (m *Machine) finish(o Outcome) {
+	if m.status == Stopped {
+		return
+	}
+	m.park()
+	m.board.resume() // a paused console still owes its last bytes
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	if err := m.board.serial.Flush(ctx); err != nil {
+		logrus.WithError(err).Warn("the guest's last serial output could not be written")
+	}
+	m.end(o)
+}
+
+// end publishes the outcome. Preconditions: m.mu held, all vCPUs parked.
+func (m *Machine) end(o Outcome) {
+	m.status = Stopped
+	m.outcome = o
+	close(m.done)
+}

@@ -1,0 +1,159 @@
+package vmm
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fineline-vmm/fineline/vmm/kvm"
+)
+
+// testDeadline only ends a test that hangs; no result depends on it.
+const testDeadline = 60 * time.Second
+
+// serialLog collects serial output and lets a test wait for a text in it.
+type serialLog struct {
+	mu   sync.Mutex
+	cond *sync.Cond
+	text strings.Builder
+}
+
+func newSerialLog() *serialLog {
+	l := &serialLog{}
+	l.cond = sync.NewCond(&l.mu)
+	return l
+}
+
+func (l *serialLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Write(p)
+	l.cond.Broadcast()
+	return len(p), nil
+}
+
+func (l *serialLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// waitFor returns when text has appeared after the first skip bytes.
+func (l *serialLog) waitFor(t *testing.T, skip int, text string) string {
+	t.Helper()
+	timeout := time.AfterFunc(testDeadline, func() { l.cond.Broadcast() })
+	defer timeout.Stop()
+	start := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !strings.Contains(l.text.String()[skip:], text) {
+		if time.Since(start) >= testDeadline {
+			t.Fatalf("no %q in the serial output:\n%s", text, l.text.String())
+		}
+		l.cond.Wait()
+	}
+	return l.text.String()
+}
+
+// requireKVM skips where no guest can run.
+func requireKVM(t *testing.T) {
+	t.Helper()
+	sys, err := kvm.Open()
+	if err != nil {
+		t.Skipf("no usable KVM: %v", err)
+	}
+	if err := sys.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newMachine builds and boots a machine that the test closes.
+func newMachine(t *testing.T, cfg Config) *Machine {
+	t.Helper()
+	requireKVM(t)
+	if cfg.CPUs == 0 {
+		cfg.CPUs = 1
+	}
+	if cfg.MemoryBytes == 0 {
+		cfg.MemoryBytes = 64 << 20
+	}
+	if cfg.CPUModel == "" {
+		cfg.CPUModel = CPUHost
+	}
+	m, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := m.Boot(); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func awaitEnd(t *testing.T, m *Machine) Outcome {
+	t.Helper()
+	select {
+	case <-m.Done():
+		return m.Outcome()
+	case <-time.After(testDeadline):
+		t.Fatal("the machine did not end")
+		panic("unreachable")
+	}
+}
+
+func TestHello(t *testing.T) {
+	for _, model := range []CPUModel{CPUHost, CPUBaseline} {
+		t.Run(string(model), func(t *testing.T) {
+			out := newSerialLog()
+			m := newMachine(t, Config{CPUModel: model, SerialOut: out, Boot: BootFiles{Kernel: "builtin:hello", Cmdline: "greetings"}})
+			if err := m.Resume(); err != nil {
+				t.Fatal(err)
+			}
+			if o := awaitEnd(t, m); o.Kind != EndedByPowerOff {
+				t.Errorf("outcome %+v", o)
+			}
+			if !strings.Contains(out.String(), "Hello from Fineline") || !strings.Contains(out.String(), "greetings") {
+				t.Errorf("serial output %q", out)
+			}
+		})
+	}
+}
+
+func TestHelloDebugExit(t *testing.T) {
+	m := newMachine(t, Config{Boot: BootFiles{Kernel: "builtin:hello", Cmdline: "exit=21"}})
+	if err := m.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if o := awaitEnd(t, m); o.Kind != EndedByDebugExit || o.DebugExitCode != 21<<1|1 {
+		t.Errorf("outcome %+v", o)
+	}
+}
+
+func TestOrderOfCalls(t *testing.T) {
+	requireKVM(t)
+	m, err := New(Config{CPUs: 2, MemoryBytes: 16 << 20, CPUModel: CPUHost, Boot: BootFiles{Kernel: "builtin:hello"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Resume(); err == nil {
+		t.Error("a machine without a guest was resumed")
+	}
+	if _, err := m.Save(true); !errors.Is(err, errNotPaused) {
+		t.Errorf("save before boot: %v", err)
+	}
+	m.Stop()
+	m.Stop()
+	if err := m.Resume(); !errors.Is(err, ErrStopped) {
+		t.Errorf("resume after stop: %v", err)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+}

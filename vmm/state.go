@@ -1,0 +1,110 @@
+package vmm
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/fineline-vmm/fineline/vmm/kvm"
+)
+
+// state is all of a machine but its memory.
+type state struct {
+	Resume  bool             `json:"resume"` // the guest is to run after a restore
+	VCPUs   []*kvm.VCPUState `json:"vcpus"`
+	Kernel  *kvm.VMState     `json:"kernel_devices"` // PICs, IOAPIC, PIT, clock
+	Devices deviceStates     `json:"devices"`
+}
+
+// errNotPaused guards Save and Restore.
+var errNotPaused = errors.New("the machine must be paused")
+
+// Save returns the sealed state of a paused machine; memory is not in it. resume is
+// what Restore will return: whether the guest is to run then.
+func (m *Machine) Save(resume bool) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.status != Paused {
+		return nil, errNotPaused
+	}
+	return m.save(resume)
+}
+
+// save is Save without the check. Preconditions: m.mu held, all vCPUs parked.
+func (m *Machine) save(resume bool) ([]byte, error) {
+	s := state{Resume: resume, VCPUs: make([]*kvm.VCPUState, len(m.cpus)), Devices: m.board.state()}
+	for i, c := range m.cpus {
+		err := c.do(func(v *kvm.VCPU) (err error) {
+			s.VCPUs[i], err = v.State()
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("save vCPU %d: %w", i, err)
+		}
+	}
+	var err error
+	if s.Kernel, err = m.vm.State(); err != nil {
+		return nil, fmt.Errorf("save the in-kernel devices: %w", err)
+	}
+	return seal(&s)
+}
+
+// Restore puts a saved state into a machine that was just built, or one that is
+// paused, and returns the resume that was given to Save. The machine is paused
+// after it. After an error the machine can only be closed.
+func (m *Machine) Restore(sealed []byte) (resume bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.status != Created && m.status != Paused {
+		return false, errNotPaused
+	}
+	if m.status == Created { // kept for a reset of the guest that arrives
+		if m.powerOn, err = m.save(false); err != nil {
+			return false, err
+		}
+	}
+	var s state
+	if err := open(sealed, &s); err != nil {
+		return false, err
+	}
+	if err := m.restore(&s); err != nil {
+		return false, err
+	}
+	m.status = Paused
+	return s.Resume, nil
+}
+
+// restore is Restore without the checks. Preconditions: m.mu held, all vCPUs parked.
+func (m *Machine) restore(s *state) error {
+	if len(s.VCPUs) != len(m.cpus) {
+		return fmt.Errorf("%w: it has %d vCPUs, the machine %d", ErrCorrupt, len(s.VCPUs), len(m.cpus))
+	}
+	if s.Kernel == nil {
+		return fmt.Errorf("%w: no in-kernel devices", ErrCorrupt)
+	}
+	// In-kernel irqchip first: setting an IOAPIC evaluates its lines, and the
+	// LAPICs restored after it then hold exactly what was saved.
+	if err := m.vm.Restore(s.Kernel); err != nil {
+		return fmt.Errorf("restore the in-kernel devices: %w", err)
+	}
+	for i, c := range m.cpus {
+		if s.VCPUs[i] == nil {
+			return fmt.Errorf("%w: vCPU %d is missing", ErrCorrupt, i)
+		}
+		if err := c.do(func(v *kvm.VCPU) error { return v.Restore(s.VCPUs[i]) }); err != nil {
+			return fmt.Errorf("restore vCPU %d: %w", i, err)
+		}
+	}
+	return m.board.restore(s.Devices)
+}
+
+// resetGuest starts the guest over: power-on state, zeroed memory, kernel loaded
+// again. Preconditions: m.mu held.
+func (m *Machine) resetGuest() error {
+	if m.status == Running {
+		if err := m.hold(); err != nil {
+			return err
+		}
+		defer m.release()
+	}
+	return m.bootGuest()
+}

@@ -1,0 +1,223 @@
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fineline-vmm/fineline/vmm/kvm"
+)
+
+type runState int
+
+const (
+	parked runState = iota
+	running
+	gone // the thread has ended
+)
+
+// vcpu is one virtual processor and the OS thread that owns it.
+type vcpu struct {
+	id  int
+	kvm *kvm.VCPU
+	p   *peripherals
+	// post reports an exit that concerns the whole machine; it must not block.
+	post func(event)
+
+	mu   sync.Mutex
+	cond *sync.Cond // signalled on every change of the fields below
+	want runState
+	is   runState
+	jobs []func()
+	tid  int
+}
+
+// newVCPU starts the thread and creates the KVM vCPU on it, parked.
+func newVCPU(vm *kvm.VM, id int, p *peripherals, post func(event)) (*vcpu, error) {
+	c := &vcpu{id: id, p: p, post: post, want: parked, is: running}
+	c.cond = sync.NewCond(&c.mu)
+	created := make(chan error)
+	go func() {
+		// The thread is never unlocked: it dies with the goroutine, and no
+		// other goroutine inherits its signal state.
+		runtime.LockOSThread()
+		var err error
+		c.kvm, err = vm.CreateVCPU(id)
+		c.tid = unix.Gettid()
+		created <- err
+		if err == nil {
+			c.loop()
+		}
+	}()
+	if err := <-created; err != nil {
+		return nil, fmt.Errorf("vCPU %d: %w", id, err)
+	}
+	return c, nil
+}
+
+func (c *vcpu) loop() {
+	for c.park() {
+		c.runGuest()
+	}
+	c.kvm.Close()
+	c.mu.Lock()
+	c.is = gone
+	c.cond.Broadcast()
+	c.mu.Unlock()
+}
+
+// park serves jobs until the vCPU is wanted running (true) or gone (false).
+func (c *vcpu) park() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		for len(c.jobs) > 0 {
+			job := c.jobs[0]
+			c.jobs = c.jobs[1:]
+			c.mu.Unlock()
+			job()
+			c.mu.Lock()
+		}
+		if c.want != parked {
+			break
+		}
+		c.is = parked
+		c.cond.Broadcast()
+		c.cond.Wait()
+	}
+	if c.want == gone {
+		return false
+	}
+	c.is = running
+	c.cond.Broadcast()
+	return true
+}
+
+// runGuest runs the guest until the vCPU is not wanted running any more.
+func (c *vcpu) runGuest() {
+	for {
+		err := c.kvm.Run()
+		switch {
+		case err == nil:
+			if !c.handle(c.kvm.Exit()) {
+				return
+			}
+		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
+			// EAGAIN: an AP that waits for its SIPI was woken by something else.
+			c.kvm.SetImmediateExit(false) // before the wish is read, see doc.go
+			c.mu.Lock()
+			leave := c.want != running
+			c.mu.Unlock()
+			if leave {
+				return
+			}
+		default:
+			c.stopSelf(event{err: fmt.Errorf("vCPU %d: %w", c.id, err)})
+			return
+		}
+	}
+}
+
+// handle answers one exit and reports whether the guest may be entered again.
+func (c *vcpu) handle(e *kvm.Exit) bool {
+	n, code, err := handleExit(e, c.p)
+	switch {
+	case err != nil:
+		c.stopSelf(event{err: c.describe(err)})
+		return false
+	case n == goOn:
+		return true
+	case n == ringFull:
+		if err := c.kvm.HarvestRing(); err != nil {
+			c.stopSelf(event{err: fmt.Errorf("vCPU %d: %w", c.id, err)})
+			return false
+		}
+		return true
+	default:
+		c.completeAccess()
+		c.stopSelf(event{next: n, code: code})
+		return false
+	}
+}
+
+// completeAccess lets the kernel finish the access that was just answered, so
+// that RIP is past it, without running a further instruction. An access of 16
+// bytes comes in two parts, hence the loop; what the second part asks of the
+// machine is taken too.
+func (c *vcpu) completeAccess() {
+	c.kvm.SetImmediateExit(true)
+	defer c.kvm.SetImmediateExit(false)
+	for c.kvm.Run() == nil {
+		if _, _, err := handleExit(c.kvm.Exit(), c.p); err != nil {
+			return // the machine stops anyway, for the first reason
+		}
+	}
+}
+
+func (c *vcpu) describe(err error) error {
+	regs, regsErr := c.kvm.Regs()
+	if regsErr != nil {
+		return fmt.Errorf("vCPU %d: %w", c.id, err)
+	}
+	return fmt.Errorf("vCPU %d at RIP %#x: %w", c.id, regs.RIP, err)
+}
+
+// stopSelf parks this vCPU by its own will and tells the supervisor why.
+func (c *vcpu) stopSelf(e event) {
+	c.mu.Lock()
+	if c.want == running {
+		c.want = parked
+	}
+	c.mu.Unlock()
+	c.post(e)
+}
+
+// setWant changes what the vCPU should be doing and kicks it out of the guest.
+func (c *vcpu) setWant(w runState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.is == gone || c.want == gone {
+		return
+	}
+	c.want = w
+	c.cond.Broadcast()
+	if w != running && c.is == running {
+		c.kick()
+	}
+}
+
+// kick makes KVM_RUN return, whether it is being entered or under way.
+// Preconditions: c.mu held, c.want already set.
+func (c *vcpu) kick() {
+	c.kvm.SetImmediateExit(true)
+	// ESRCH can't be: the thread ends only after is = gone.
+	_ = unix.Tgkill(unix.Getpid(), c.tid, unix.SIGURG)
+}
+
+// await returns when the vCPU is in the state s, or gone.
+func (c *vcpu) await(s runState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.is != s && c.is != gone {
+		c.cond.Wait()
+	}
+}
+
+var errVCPUGone = errors.New("the machine has stopped")
+
+// do runs f on the vCPU's thread. Preconditions: the vCPU is parked.
+func (c *vcpu) do(f func(*kvm.VCPU) error) error {
+	c.mu.Lock()
+	if c.is == gone {
+		c.mu.Unlock()
+		return errVCPUGone
+	}
+	done := make(chan error, 1)
+	c.jobs = append(c.jobs, func() { done <- f(c.kvm) })
+	c.cond.Broadcast()
+	c.mu.Unlock()
+	return <-done
+}
