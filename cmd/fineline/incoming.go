@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/vmm"
+	"github.com/fineline-vmm/fineline/vmm/api"
+)
+
+// incoming is the side of a process that waits for a machine.
+type incoming struct {
+	listener *migration.Listener
+	failed   chan error // gets why no machine came; capacity 1
+}
+
+// listen binds the address and receives one machine in the background.
+func (i *instance) listen(ctx context.Context, address string) error {
+	at, err := migration.ParseAddress(address)
+	if err != nil {
+		return usageError{fmt.Errorf("--incoming: %w", err)}
+	}
+	j, err := i.openJournal()
+	if err != nil {
+		return err
+	}
+	l, err := migration.Listen(ctx, at, migration.ListenOptions{Journal: j, Build: version(), InDoubt: i.incomingInDoubt})
+	if err != nil {
+		return err
+	}
+	in := &incoming{listener: l, failed: make(chan error, 1)}
+	i.mu.Lock()
+	i.in = in
+	i.mu.Unlock()
+	go in.receive(ctx, i)
+	return nil
+}
+
+// receive takes the first machine that this process accepts. A machine that it
+// refuses changes nothing here; one that is lost after that is the end, since this
+// process was started for it.
+func (in *incoming) receive(ctx context.Context, i *instance) {
+	for {
+		t := &targetMachine{i: i}
+		received, err := in.listener.Receive(ctx, t)
+		switch {
+		case err == nil, errors.Is(err, migration.ErrNotStarted):
+			i.received(t, received, err)
+			return
+		case t.refused != nil:
+			logrus.WithError(t.refused).Warn("refused a machine; waiting for another")
+		default:
+			in.failed <- err
+			return
+		}
+	}
+}
+
+// received takes the machine that has come into care.
+func (i *instance) received(t *targetMachine, r *migration.Received, err error) {
+	i.mu.Lock()
+	i.machineID = r.MachineID
+	i.mu.Unlock()
+	outcome := api.GuestArrivedPaused
+	if err != nil {
+		logrus.WithError(err).Error("the machine has come and stays paused")
+	} else if t.resume {
+		outcome = api.GuestArrived
+	}
+	if err := i.session.MigrationEnded(outcome, r); err != nil {
+		logrus.WithError(err).Debug("the machine ended as it arrived")
+	}
+}
+
+// incomingInDoubt tells clients that somebody must decide, unless the source comes back.
+func (i *instance) incomingInDoubt(cause error) {
+	logrus.WithError(cause).Warn("a machine is here and may not run before it is clear that it runs nowhere else")
+	if err := i.session.MigrationEnded(api.GuestInDoubt, struct {
+		Status string `json:"status"`
+		Error  string `json:"error"`
+	}{string(migration.StatusInDoubt), cause.Error()}); err != nil {
+		logrus.WithError(err).Debug("in doubt")
+	}
+}
+
+// incomingFailed yields why no machine came; it never does without --incoming.
+func (i *instance) incomingFailed() <-chan error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.in == nil {
+		return nil
+	}
+	return i.in.failed
+}
+
+// targetMachine builds the machine that arrives.
+type targetMachine struct {
+	i       *instance
+	m       *vmm.Machine
+	resume  bool  // the guest ran at the source
+	refused error // why the machine was not built
+}
+
+var _ migration.Target = (*targetMachine)(nil)
+
+func (t *targetMachine) Prepare(description []byte) (*memory.Guest, error) {
+	t.i.mu.Lock()
+	local := t.i.cfg
+	t.i.mu.Unlock()
+	if t.m, t.refused = vmm.NewFromDescription(description, local); t.refused != nil {
+		return nil, t.refused
+	}
+	return t.m.Memory(), nil
+}
+
+func (t *targetMachine) RestoreState(sealed []byte) (err error) {
+	t.resume, err = t.m.Restore(sealed)
+	return err
+}
+
+func (t *targetMachine) Run() error {
+	t.i.adopt(t.m)
+	if !t.resume {
+		return nil
+	}
+	return t.m.Resume()
+}
+
+func (t *targetMachine) Discard() {
+	if err := t.m.Close(); err != nil {
+		logrus.WithError(err).Warn("the incoming machine could not be freed")
+	}
+}

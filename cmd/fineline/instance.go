@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/vmm"
+	"github.com/fineline-vmm/fineline/vmm/api"
+)
+
+// instance is the one machine of a `fineline run` process. It is the
+// api.Controller: the session calls it one operation at a time, in a phase that
+// allows the operation.
+type instance struct {
+	session *api.Session
+	console *console
+
+	stop     chan struct{} // closed when a client asked for the end
+	stopOnce sync.Once
+	arrived  chan struct{} // closed when machine is set
+
+	mu      sync.Mutex
+	cfg     vmm.Config // what the next machine is built from; before the start
+	machine *vmm.Machine
+	logFile *os.File
+	out     *outgoing // the migration under way, or nil
+	in      *incoming // a destination, or nil
+
+	// machineID names the guest for its whole life, wherever it runs.
+	machineID   string
+	journalPath string
+	journal     *journal.Journal
+}
+
+var _ api.Controller = (*instance)(nil)
+
+func newInstance(cfg vmm.Config, c *console, isIncoming bool) *instance {
+	i := &instance{cfg: cfg, console: c, stop: make(chan struct{}), arrived: make(chan struct{})}
+	i.cfg.SerialOut = c.out
+	i.machineID = newMachineID()
+	i.session = api.NewSession(i, isIncoming)
+	return i
+}
+
+func (i *instance) MachineConfig() api.MachineConfig {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	c := i.cfg
+	out := api.MachineConfig{VCPUCount: c.CPUs, MemSizeMiB: int64(c.MemoryBytes >> 20), CPUTemplate: "None", HugePages: "None"}
+	if c.CPUModel == vmm.CPUBaseline {
+		out.CPUTemplate = "baseline"
+	}
+	if c.HugePages {
+		out.HugePages = "2M"
+	}
+	return out
+}
+
+func (i *instance) SetMachineConfig(c api.MachineConfig) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.cfg.CPUs = c.VCPUCount
+	i.cfg.MemoryBytes = uint64(c.MemSizeMiB) << 20
+	i.cfg.HugePages = c.HugePages == "2M"
+	i.cfg.CPUModel = vmm.CPUHost
+	if c.CPUTemplate == "baseline" {
+		i.cfg.CPUModel = vmm.CPUBaseline
+	}
+	return nil
+}
+
+func (i *instance) BootSource() (api.BootSource, bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	b := i.cfg.Boot
+	return api.BootSource{KernelImagePath: b.Kernel, InitrdPath: b.Initrd, BootArgs: b.Cmdline}, b.Kernel != ""
+}
+
+func (i *instance) SetBootSource(b api.BootSource) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.cfg.Boot = vmm.BootFiles{Kernel: b.KernelImagePath, Initrd: b.InitrdPath, Cmdline: b.BootArgs}
+	return nil
+}
+
+// SetLogger sends this process's log to a file.
+func (i *instance) SetLogger(l api.LoggerConfig) error {
+	if l.Level != "" && !strings.EqualFold(l.Level, "off") {
+		level, err := logrus.ParseLevel(l.Level)
+		if err != nil {
+			return err
+		}
+		logrus.SetLevel(level)
+	}
+	if strings.EqualFold(l.Level, "off") {
+		logrus.SetOutput(io.Discard)
+	}
+	if l.LogPath == "" {
+		return nil
+	}
+	f, err := os.OpenFile(l.LogPath, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	logrus.SetOutput(f)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	old := i.logFile
+	i.logFile = f
+	if old != nil {
+		return old.Close()
+	}
+	return nil
+}
+
+// Start builds the machine, boots its guest and lets it run.
+func (i *instance) Start(context.Context) error {
+	i.mu.Lock()
+	cfg := i.cfg
+	i.mu.Unlock()
+	if cfg.Boot.Kernel == "" {
+		return errors.New("no kernel: set /boot-source first, or start with --kernel")
+	}
+	m, err := vmm.New(cfg)
+	if err != nil {
+		return err
+	}
+	if err = m.Boot(); err == nil {
+		err = m.Resume()
+	}
+	if err != nil {
+		return errors.Join(err, m.Close())
+	}
+	i.adopt(m)
+	return nil
+}
+
+// adopt takes a running machine into care.
+func (i *instance) adopt(m *vmm.Machine) {
+	i.mu.Lock()
+	i.machine = m
+	i.cfg = m.Config()
+	i.mu.Unlock()
+	close(i.arrived)
+	go func() {
+		<-m.Done()
+		i.session.GuestEnded()
+	}()
+	if i.console.in != nil {
+		go i.feed(m)
+	}
+}
+
+// feed gives the console's input to the guest until either ends.
+func (i *instance) feed(m *vmm.Machine) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	buf := make([]byte, 4096)
+	for {
+		n, err := i.console.in.Read(buf)
+		if n > 0 {
+			if err := m.Feed(ctx, buf[:n]); err != nil {
+				return // the machine was closed
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (i *instance) current() *vmm.Machine {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.machine
+}
+
+func (i *instance) Pause(context.Context) error { return i.current().Pause() }
+
+func (i *instance) Resume(context.Context) error { return i.current().Resume() }
+
+// Stop lets `fineline run` end; it closes the machine and the API server.
+func (i *instance) Stop(context.Context) error {
+	i.stopOnce.Do(func() { close(i.stop) })
+	return nil
+}
+
+// close ends what still runs and returns how the guest's run ended.
+func (i *instance) close() (vmm.Outcome, error) {
+	i.mu.Lock()
+	m, in, logFile := i.machine, i.in, i.logFile
+	i.mu.Unlock()
+	var errs []error
+	if in != nil {
+		errs = append(errs, in.listener.Close())
+	}
+	outcome := vmm.Outcome{Kind: vmm.EndedByUser}
+	if m != nil {
+		m.Stop()
+		outcome = m.Outcome()
+		errs = append(errs, m.Close())
+	}
+	errs = append(errs, i.closeJournal(), i.console.close())
+	if logFile != nil {
+		logrus.SetOutput(os.Stderr)
+		errs = append(errs, logFile.Close())
+	}
+	return outcome, errors.Join(errs...)
+}
+
+// outcomeError maps the end of a run to what the process reports.
+func outcomeError(o vmm.Outcome) error {
+	switch o.Kind {
+	case vmm.EndedByError:
+		return fmt.Errorf("the guest's run ended: %w", o.Err)
+	case vmm.EndedByDebugExit:
+		return exitStatus(o.DebugExitCode & 0xff)
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fineline-vmm/fineline/cmd/internal/view"
+	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/vmm/api"
+)
+
+// migrateFlags are the flags of `fineline migrate`.
+type migrateFlags struct {
+	to, mode, granularity string
+	maxDowntime, timeout  time.Duration
+	maxBandwidth          sizeBytes
+	timeoutStrategy       string
+	asJSON                bool
+}
+
+func newMigrateCommand() *cobra.Command {
+	f := &migrateFlags{}
+	c := clientCommand("migrate", "Move a running machine to another process", f.run)
+	c.Use += " --to ADDR"
+	c.Long = `Move a running machine to the process that waits with --incoming ADDR.
+
+The guest runs on until what is left to send fits into --max-downtime; then it is
+paused, moved and goes on there. Whatever fails before that leaves it running here.
+Ctrl-C cancels.`
+	fl := c.Flags()
+	fl.StringVar(&f.to, "to", "", "where the destination listens: unix:PATH or tcp:HOST:PORT")
+	fl.StringVar(&f.mode, "mode", "precopy", "precopy")
+	fl.StringVar(&f.granularity, "granularity", "page", "page")
+	fl.DurationVar(&f.maxDowntime, "max-downtime", migration.DefaultMaxDowntime, "how long the guest may stand still")
+	fl.Var(&f.maxBandwidth, "max-bandwidth", "bytes a second while the guest runs, for example 100M; 0: no limit")
+	fl.DurationVar(&f.timeout, "timeout", migration.DefaultTimeout, "how long the migration may take")
+	fl.StringVar(&f.timeoutStrategy, "timeout-strategy", "cancel", "then: cancel, or ignore (stop the guest and finish)")
+	fl.BoolVar(&f.asJSON, "json", false, "print the result as one JSON object")
+	return c
+}
+
+func (f *migrateFlags) request() (api.MigrationRequest, error) {
+	modes := map[string]string{"precopy": "Precopy", "postcopy": "Postcopy", "hybrid": "Hybrid"}
+	strategies := map[string]string{"cancel": "Cancel", "ignore": "Ignore"}
+	r := api.MigrationRequest{
+		DestinationURL: f.to, MemoryMode: modes[f.mode], Granularity: f.granularity,
+		DowntimeMS: f.maxDowntime.Milliseconds(), TimeoutS: int64(f.timeout / time.Second),
+		TimeoutStrategy: strategies[f.timeoutStrategy], MaxBandwidthBytesPerSecond: int64(f.maxBandwidth),
+	}
+	switch {
+	case r.MemoryMode == "":
+		return r, fmt.Errorf("--mode %q: choose precopy", f.mode)
+	case r.TimeoutStrategy == "":
+		return r, fmt.Errorf("--timeout-strategy %q: choose cancel or ignore", f.timeoutStrategy)
+	case f.maxDowntime < time.Millisecond:
+		return r, fmt.Errorf("--max-downtime %v: give at least 1ms", f.maxDowntime)
+	case f.timeout < time.Second:
+		return r, fmt.Errorf("--timeout %v: give at least 1s", f.timeout)
+	}
+	if _, err := migration.ParseAddress(f.to); err != nil {
+		return r, fmt.Errorf("--to: %w", err)
+	}
+	return r, r.Validate()
+}
+
+func (f *migrateFlags) run(c *cobra.Command, client *api.Client) error {
+	request, err := f.request()
+	if err != nil {
+		return usageError{err}
+	}
+	bar := view.NewProgress(os.Stderr)
+	result, err := migrate(c.Context(), client, request, bar.Show)
+	bar.Close()
+	if err != nil {
+		return err
+	}
+	if err := f.print(c.OutOrStdout(), result); err != nil {
+		return err
+	}
+	if result.Status != migration.StatusCompleted {
+		return fmt.Errorf("migration %s: %s", result.Status, result.Error)
+	}
+	return nil
+}
+
+func (f *migrateFlags) print(out io.Writer, r *migration.Result) error {
+	if f.asJSON {
+		return json.NewEncoder(out).Encode(r)
+	}
+	if err := view.Table(out, view.Rows(r)); err != nil {
+		return err
+	}
+	fmt.Fprintln(out)
+	view.Rounds(out, r)
+	return nil
+}
+
+// migrate starts a migration and follows it to its end. When ctx ends it cancels
+// the migration and waits for what comes of that.
+func migrate(ctx context.Context, client *api.Client, r api.MigrationRequest, show func(migration.Progress)) (*migration.Result, error) {
+	if err := client.StartMigration(ctx, r); err != nil {
+		return nil, err
+	}
+	lasting := context.WithoutCancel(ctx)
+	defer context.AfterFunc(ctx, func() {
+		_ = client.CancelMigration(lasting) // too late, or done: the stream tells
+	})()
+	for e, err := range client.MigrationEvents(lasting) {
+		switch {
+		case err != nil:
+			return nil, err
+		case e.Fault != "":
+			return nil, errors.New(e.Fault)
+		case e.Final:
+			result := new(migration.Result)
+			return result, json.Unmarshal(e.Data, result)
+		}
+		var p migration.Progress
+		if err := json.Unmarshal(e.Data, &p); err != nil {
+			return nil, fmt.Errorf("progress of the migration: %w", err)
+		}
+		show(p)
+	}
+	return nil, api.ErrStreamCut
+}

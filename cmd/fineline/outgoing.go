@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/vmm"
+	"github.com/fineline-vmm/fineline/vmm/api"
+)
+
+// outgoing is one migration of this process's machine to another.
+type outgoing struct {
+	cancel context.CancelFunc
+	// settled gets nil when the preflight has passed, or the refusal. Capacity 1:
+	// it is filled once and read once.
+	settled chan error
+	once    sync.Once
+	// ended is closed when the outcome was reported to the session.
+	ended chan struct{}
+	// verdicts takes a human's decision while the outcome is in doubt.
+	verdicts chan *verdict
+}
+
+func (o *outgoing) settle(err error) { o.once.Do(func() { o.settled <- err }) }
+
+// sourceMachine is a vmm.Machine as the migration sees it.
+type sourceMachine struct {
+	m       *vmm.Machine
+	running bool // before the migration; the destination goes on in the same way
+}
+
+var _ migration.Source = sourceMachine{}
+
+func (s sourceMachine) Description() ([]byte, error)    { return s.m.Description() }
+func (s sourceMachine) Memory() *memory.Guest           { return s.m.Memory() }
+func (s sourceMachine) DirtySource() memory.DirtySource { return s.m.DirtySource() }
+func (s sourceMachine) Pause() error                    { return s.m.Pause() }
+func (s sourceMachine) SaveState() ([]byte, error)      { return s.m.Save(s.running) }
+func (s sourceMachine) Release()                        { s.m.HandOver() }
+func (s sourceMachine) Resume() error {
+	if !s.running {
+		return nil
+	}
+	return s.m.Resume()
+}
+
+// StartMigration returns when the destination has accepted the machine, or with
+// the refusal.
+func (i *instance) StartMigration(ctx context.Context, r api.MigrationRequest) error {
+	to, opts, err := i.sendOptions(r)
+	if err != nil {
+		return err
+	}
+	// A migration outlives the request that started it.
+	sendCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	o := &outgoing{cancel: cancel, settled: make(chan error, 1), verdicts: make(chan *verdict), ended: make(chan struct{})}
+	opts.Progress = func(p migration.Progress) {
+		if p.Round > 0 {
+			o.settle(nil)
+		}
+		i.session.MigrationProgress(p)
+	}
+	i.mu.Lock()
+	i.out = o
+	m := i.machine
+	i.mu.Unlock()
+	source := sourceMachine{m: m, running: m.Status() == vmm.Running}
+	go func() {
+		defer cancel()
+		result, err := migration.Send(sendCtx, source, to, opts)
+		i.sent(o, result, err)
+		close(o.ended)
+		if doubt := (*migration.InDoubtError)(nil); errors.As(err, &doubt) {
+			i.settleDoubt(o, doubt)
+		}
+	}()
+	return <-o.settled
+}
+
+// sendOptions turns the request into what package migration takes.
+func (i *instance) sendOptions(r api.MigrationRequest) (to migration.Address, opts migration.SendOptions, err error) {
+	if to, err = migration.ParseAddress(r.DestinationURL); err != nil {
+		return to, opts, err
+	}
+	if r.MemoryMode != "" && r.MemoryMode != "Precopy" {
+		return to, opts, fmt.Errorf("memory_mode %s is not there yet: use Precopy", r.MemoryMode)
+	}
+	if r.Granularity == "line" {
+		return to, opts, errors.New("granularity line is not there yet: use page")
+	}
+	if r.Connections > 1 {
+		return to, opts, fmt.Errorf("%d connections are not there yet: use 1", r.Connections)
+	}
+	j, err := i.openJournal()
+	if err != nil {
+		return to, opts, err
+	}
+	return to, migration.SendOptions{
+		MachineID:             i.machineID,
+		Journal:               j,
+		Build:                 version(),
+		Rule:                  migration.Rule{MaxDowntime: time.Duration(r.DowntimeMS) * time.Millisecond},
+		MaxBandwidthBytesPerS: uint64(r.MaxBandwidthBytesPerSecond),
+		Timeout:               time.Duration(r.TimeoutS) * time.Second,
+		TimeoutStrategy:       migration.TimeoutStrategy(strings.ToLower(r.TimeoutStrategy)),
+	}, nil
+}
+
+// sent reports how a migration ended.
+func (i *instance) sent(o *outgoing, result *migration.Result, err error) {
+	if err != nil && outcomeOf(err) == api.GuestKept && len(result.Rounds) == 0 {
+		// A refusal answers the request that started the migration; the session
+		// tells it to the readers of the stream.
+		select {
+		case o.settled <- err:
+			return
+		default: // the request was answered: it had been accepted
+		}
+	}
+	o.settle(nil)
+	if err != nil {
+		logrus.WithError(err).Warn("migration")
+	}
+	if err := i.session.MigrationEnded(outcomeOf(err), result); err != nil {
+		logrus.WithError(err).Debug("the machine ended during its migration")
+	}
+}
+
+// outcomeOf is where the guest is after a migration that ended with err.
+func outcomeOf(err error) api.Event {
+	var doubt *migration.InDoubtError
+	switch {
+	case errors.As(err, &doubt):
+		return api.GuestInDoubt
+	case err == nil, errors.Is(err, migration.ErrDestinationDied), errors.Is(err, migration.ErrNotStarted):
+		return api.GuestMoved
+	default:
+		return api.GuestKept
+	}
+}
+
+// endMigration cancels what can be cancelled and waits until the outcome is told,
+// so that whoever reads the stream gets its last line.
+func (i *instance) endMigration() {
+	i.mu.Lock()
+	o := i.out
+	i.mu.Unlock()
+	if o != nil {
+		o.cancel()
+		<-o.ended
+	}
+}
+
+// CancelMigration asks for the end of the migration under way.
+func (i *instance) CancelMigration(context.Context) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.out == nil {
+		return errors.New("no migration is in progress")
+	}
+	i.out.cancel()
+	return nil
+}

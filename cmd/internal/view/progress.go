@@ -1,0 +1,84 @@
+package view
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/sys/unix"
+
+	"github.com/fineline-vmm/fineline/migration"
+)
+
+// barWidth leaves room for the numbers on a terminal of 80 columns.
+const barWidth = 78
+
+// Progress is a bar that fills once a round. On anything but a terminal it says
+// nothing.
+type Progress struct {
+	bars *mpb.Progress
+	bar  *mpb.Bar
+	last migration.Progress
+}
+
+// NewProgress starts a bar on f.
+func NewProgress(f *os.File) *Progress {
+	if !IsTerminal(f) {
+		return &Progress{}
+	}
+	p := &Progress{bars: mpb.New(mpb.WithOutput(f), mpb.WithWidth(barWidth))}
+	p.bar = p.bars.New(0, mpb.BarStyle().Rbound("|").Lbound("|"),
+		mpb.BarRemoveOnComplete(),
+		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return p.label() })),
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
+			return fmt.Sprintf(" %s at %s/s", Bytes(float64(p.last.BytesSent)), Bytes(p.last.RateBytesPerS))
+		})))
+	return p
+}
+
+func (p *Progress) label() string {
+	if p.last.Round == 0 {
+		return p.last.Phase + " "
+	}
+	return fmt.Sprintf("round %d %s ", p.last.Round, p.last.Phase)
+}
+
+// Show updates the bar.
+func (p *Progress) Show(now migration.Progress) {
+	if p.bar == nil {
+		return
+	}
+	p.last = now
+	p.bar.SetTotal(max(int64(now.RoundPages), 1), false)
+	p.bar.SetCurrent(min(int64(now.SentPages), int64(now.RoundPages)))
+}
+
+// Close removes the bar.
+func (p *Progress) Close() {
+	if p.bar == nil {
+		return
+	}
+	p.bar.Abort(true)
+	p.bars.Wait()
+}
+
+// IsTerminal reports whether f is one.
+func IsTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// Bytes writes a number of bytes with three digits and a binary unit.
+func Bytes(n float64) string {
+	for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
+		if n < 1000 {
+			if unit == "B" {
+				return fmt.Sprintf("%.0f B", n)
+			}
+			return fmt.Sprintf("%.3g %s", n, unit)
+		}
+		n /= 1024
+	}
+	return fmt.Sprintf("%.3g TiB", n)
+}
