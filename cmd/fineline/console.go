@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fineline-vmm/fineline/devices/socket"
 )
 
 // console is the host's end of the guest's serial port.
@@ -95,9 +97,9 @@ func (r *escapeReader) Read(p []byte) (int, error) {
 // socketConsole listens on a Unix socket and serves one client at a time. With
 // no client, output waits, so that nothing the guest says is lost.
 func socketConsole(path string) (*console, error) {
-	l, err := net.Listen("unix", path)
+	l, err := socket.Listen(path)
 	if err != nil {
-		return nil, fmt.Errorf("serial: %w (is another machine using it, or is it left from one that was killed? remove it then)", err)
+		return nil, fmt.Errorf("serial: %w", err)
 	}
 	s := &serialSocket{listener: l, client: make(chan struct{})}
 	inR, inW := io.Pipe()

@@ -10,6 +10,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
+	"github.com/fineline-vmm/fineline/devices/socket"
 	"github.com/fineline-vmm/fineline/vmm"
 	"github.com/fineline-vmm/fineline/vmm/api"
 )
@@ -147,9 +148,9 @@ func (f *runFlags) run(c *cobra.Command) (err error) {
 
 // serveAPI answers on the socket until the function that it returns is called.
 func serveAPI(s *api.Session, path, id string) (stop func(), err error) {
-	l, err := api.Listen(path)
+	l, err := socket.Listen(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("control API: %w", err)
 	}
 	server := api.NewServer(s, api.ServerConfig{ID: id, Version: version(), Log: logrus.StandardLogger()})
 	served := make(chan struct{})

@@ -14,6 +14,8 @@ import (
 	"net/http"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fineline-vmm/fineline/devices/socket"
 )
 
 const (
@@ -43,7 +45,7 @@ type Client struct {
 // NewClient does not connect yet.
 func NewClient(path string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		if err := checkSocketPath(path); err != nil {
+		if err := socket.CheckPath(path); err != nil {
 			return nil, err
 		}
 		var d net.Dialer

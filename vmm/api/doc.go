@@ -38,21 +38,9 @@
 //   - A request costs bounded memory and time: 64 KiB of body, 16 KiB of headers, deadlines on
 //     every read and write. Bodies are read more strictly than encoding/json does.
 //
-// # The socket
-//
-// It is made with mode 0600 from its first instant. A file left by a killed VMM is replaced:
-// a connection that is refused proves that nobody listens. Two starters that both find it
-// stale would unlink each other's new socket, so look, unlink and bind happen under a flock on
-// the directory: it leaves no file, and the kernel frees it when its holder dies.
-// Closing removes the file only if it is still the one that was bound, and before it stops
-// listening, so a successor's socket is never removed. What is no socket is never touched.
-//
 // # Rejected
 //
-// A lock file (stays behind after kill -9, or is itself raced for when it is removed); binding
-// a temporary name and renaming it over the path (replaces a live server's socket in silence);
-// umask around bind (changes the whole process); a lock held across Controller calls without
-// a queue (a client can't give up waiting); one buffered channel a reader (it blocks or drops
+// A lock held across Controller calls without a queue (a client can't give up waiting); one buffered channel a reader (it blocks or drops
 // the result); go-openapi models and generated servers (8 MB and 18 modules for a dozen
 // routes); 404, 405, 409 and 413 (right in HTTP, but Firecracker's clients expect 400).
 package api

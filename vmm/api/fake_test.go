@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/fineline-vmm/fineline/devices/socket"
 )
 
 // fakeController is a machine without a machine. It fails the test when the Session breaks its
@@ -148,7 +150,7 @@ func quietConfig() ServerConfig {
 func serve(t *testing.T, s *Session) (*Client, *Server) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "api.sock")
-	l, err := Listen(path)
+	l, err := socket.Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}

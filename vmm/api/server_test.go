@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fineline-vmm/fineline/devices/socket"
 )
 
 // call sends one request through the handler and checks the form of every answer: 204 is empty,
@@ -296,7 +298,15 @@ func TestClientExplainsWhyNobodyAnswers(t *testing.T) {
 	c := NewClient(path)
 	_, err := c.Info(t.Context())
 	wantError(t, err, "no API socket at "+path+": start the VMM with --api "+path)
-	leaveStale(t, path)
+	// The file that a killed VMM leaves.
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
 	_, err = c.Info(t.Context())
 	wantError(t, err, "nobody listens on "+path)
 	_, err = NewClient(strings.Repeat("x", 200)).Info(t.Context())
@@ -313,7 +323,7 @@ func TestClientAgainstAStrangeServer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "api.sock")
-			l, err := Listen(path)
+			l, err := socket.Listen(path)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -73,20 +73,6 @@ func (v *VM) CreateVCPU(id int) (*VCPU, error) {
 	return c, nil
 }
 
-// Run enters the guest: exactly one KVM_RUN, so that a kick is never swallowed.
-// nil means that Exit has something to say. unix.EINTR: immediate exit, or a signal,
-// which need not be a kick (the Go runtime has its own); unix.EAGAIN: a vCPU that
-// waits for its SIPI woke up. The errno comes bare since this is the hot path.
-func (c *VCPU) Run() error {
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(c.fd), reqRun.number, 0)
-	if errno != 0 {
-		c.unfinished = false // whatever was handed out is completed on entry
-		return errno
-	}
-	c.unfinished = ExitReason(c.page.exitReason).handsOut()
-	return nil
-}
-
 // Exit describes the exit of the last Run that returned nil. The value is reused,
 // and its Data slices are the kernel's own pages: valid until the next Run or Close.
 func (c *VCPU) Exit() *Exit {

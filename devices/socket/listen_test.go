@@ -1,4 +1,4 @@
-package api
+package socket
 
 import (
 	"errors"
@@ -64,7 +64,7 @@ func TestListenRefuses(t *testing.T) {
 		path, want string
 		inUse      bool
 	}{
-		{live, "API socket in use: a process listens on " + live, true},
+		{live, "socket in use: a process listens on " + live, true},
 		{file, "not a socket", true},
 		{link, "not a socket", true},
 		{dir, "not a socket", true},
@@ -153,5 +153,12 @@ func TestOneOfManyStartersWins(t *testing.T) {
 		if err := winners[0].Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func wantError(t *testing.T, err error, part string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), part) {
+		t.Fatalf("got %v, want an error with %q", err, part)
 	}
 }

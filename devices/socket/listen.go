@@ -1,4 +1,4 @@
-package api
+package socket
 
 import (
 	"context"
@@ -15,11 +15,11 @@ import (
 )
 
 // ErrInUse is wrapped when something lives at the socket's path already.
-var ErrInUse = errors.New("API socket in use")
+var ErrInUse = errors.New("socket in use")
 
 const (
-	maxSocketPathBytes = 107 // sun_path has 108 with its NUL, unix(7)
-	socketMode         = 0o600
+	maxPathBytes = 107 // sun_path has 108 with its NUL, unix(7)
+	socketMode   = 0o600
 
 	dirLockTries    = 200
 	dirLockInterval = 10 * time.Millisecond
@@ -36,12 +36,12 @@ type Listener struct {
 // Listen binds a socket that only this user can connect to. A socket file that nobody listens
 // on any more is replaced; doc.go says how that is safe against a second starter.
 func Listen(path string) (*Listener, error) {
-	if err := checkSocketPath(path); err != nil {
+	if err := CheckPath(path); err != nil {
 		return nil, err
 	}
 	unlock, err := lockDir(filepath.Dir(path))
 	if err != nil {
-		return nil, fmt.Errorf("API socket %s: %w", path, err)
+		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
 	defer unlock()
 	if err := removeStale(path); err != nil {
@@ -50,14 +50,15 @@ func Listen(path string) (*Listener, error) {
 	return bind(path)
 }
 
-func checkSocketPath(path string) error {
+// CheckPath refuses what the kernel would cut off or take for something else.
+func CheckPath(path string) error {
 	switch {
 	case path == "":
-		return errors.New("API socket: the path is empty")
-	case len(path) > maxSocketPathBytes:
-		return fmt.Errorf("API socket: the path has %d bytes, the kernel takes %d: choose a shorter one", len(path), maxSocketPathBytes)
+		return errors.New("socket: the path is empty")
+	case len(path) > maxPathBytes:
+		return fmt.Errorf("socket: the path has %d bytes, the kernel takes %d: choose a shorter one", len(path), maxPathBytes)
 	case path[0] == '@':
-		return fmt.Errorf("API socket %s: an abstract socket has no file mode to protect it: choose a path", path)
+		return fmt.Errorf("socket %s: an abstract socket has no file mode to protect it: choose a path", path)
 	}
 	return nil
 }
@@ -92,7 +93,7 @@ func removeStale(path string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("API socket: %w", err)
+		return fmt.Errorf("socket: %w", err)
 	}
 	if info.Mode().Type() != fs.ModeSocket {
 		return fmt.Errorf("%w: %s is a file that is not a socket: choose another path", ErrInUse, path)
@@ -106,7 +107,7 @@ func removeStale(path string) error {
 		return fmt.Errorf("%w: %s: %w: choose another path", ErrInUse, path, err)
 	}
 	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("remove the stale API socket: %w", err)
+		return fmt.Errorf("remove the stale socket: %w", err)
 	}
 	return nil
 }
@@ -123,13 +124,13 @@ func bind(path string) (*Listener, error) {
 	}}
 	l, err := config.Listen(context.Background(), "unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("API socket: %w", err)
+		return nil, fmt.Errorf("socket: %w", err)
 	}
 	u := l.(*net.UnixListener)
 	u.SetUnlinkOnClose(false) // it would unlink by name whatever is there
 	info, err := os.Lstat(path)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("API socket: %w", err), u.Close())
+		return nil, errors.Join(fmt.Errorf("socket: %w", err), u.Close())
 	}
 	return &Listener{UnixListener: u, path: path, file: info}, nil
 }
