@@ -108,6 +108,15 @@ func (b *board) resume() { b.serial.Resume() }
 
 func (b *board) close() { b.serial.Close() }
 
+// reset is the board's reset line.
+func (b *board) reset() {
+	b.serial.Reset()
+	b.rtc.Reset()
+	b.power.Reset()
+	b.i8042.Reset()
+	b.pci.Reset() // debugExit has no state
+}
+
 func (b *board) state() deviceStates {
 	return deviceStates{
 		Serial:    b.serial.State(),

@@ -33,37 +33,26 @@ func (m *Machine) Boot() error {
 	if m.status != Created {
 		return errors.New("the machine already has a guest")
 	}
-	if err := m.bootGuest(); err != nil {
+	powerOn, err := m.save(false)
+	if err != nil {
+		return err
+	}
+	m.powerOn = powerOn
+	if err := m.loadGuest(); err != nil {
 		return err
 	}
 	m.status = Paused
 	return nil
 }
 
-// bootGuest brings the whole machine to its power-on state and loads the guest.
-// Preconditions: m.mu held, all vCPUs parked.
-func (m *Machine) bootGuest() error {
+// loadGuest puts tables and kernel into zeroed memory and points the first vCPU at
+// the entry. Preconditions: m.mu held, all vCPUs parked in their power-on state.
+func (m *Machine) loadGuest() error {
 	src, err := m.cfg.Boot.open()
 	if err != nil {
 		return err
 	}
 	defer src.close()
-	if m.status == Created {
-		if m.powerOn, err = m.save(false); err != nil {
-			return err
-		}
-	} else {
-		var s state
-		if err := open(m.powerOn, &s); err != nil {
-			return err
-		}
-		if err := m.restore(&s); err != nil {
-			return err
-		}
-		if err := m.mem.Reset(); err != nil {
-			return err
-		}
-	}
 	rsdp, err := acpi.Write(m.mem, acpiStart, acpiBytes, acpi.Config{
 		CPUs:           m.cfg.CPUs,
 		ECAMBase:       ecamBase,
@@ -82,13 +71,6 @@ func (m *Machine) bootGuest() error {
 	entry, err := boot.Load(m.mem, src.Source, boot.Params{E820: e820Map(m.mem.Regions()), RSDP: rsdp})
 	if err != nil {
 		return fmt.Errorf("load %s: %w", m.cfg.Boot.Kernel, err)
-	}
-	if m.status != Created {
-		// On software KVM our own stores do not reach its shadow of the page tables
-		// that the guest had before (design section 3).
-		if err := m.vm.RemapMemory(); err != nil {
-			return err
-		}
 	}
 	return m.cpus[0].do(func(v *kvm.VCPU) error { return EnterKernel(v, entry) })
 }

@@ -29,9 +29,8 @@
 // State is one typed struct: every vCPU, the in-kernel devices, and one field
 // for each of our devices in deviceStates, so a device without a saved form does
 // not compile. It travels as JSON inside an envelope with magic, version,
-// checksum and a size cap (design law 9). A reset restores the state that was
-// saved before the first instruction, clears memory and loads the kernel again:
-// the same code path as a restore, so it is tested by both.
+// checksum and a size cap (design law 9). A reset restores what KVM held before the
+// first instruction, resets our devices, clears memory and loads the kernel again.
 //
 // # Lock order
 //

@@ -66,15 +66,19 @@ func (m *Machine) Restore(sealed []byte) (resume bool, err error) {
 	if err := open(sealed, &s); err != nil {
 		return false, err
 	}
-	if err := m.restore(&s); err != nil {
+	if err := m.restoreKVM(&s); err != nil {
+		return false, err
+	}
+	if err := m.board.restore(s.Devices); err != nil {
 		return false, err
 	}
 	m.status = Paused
 	return s.Resume, nil
 }
 
-// restore is Restore without the checks. Preconditions: m.mu held, all vCPUs parked.
-func (m *Machine) restore(s *state) error {
+// restoreKVM restores what KVM holds: vCPUs and in-kernel devices.
+// Preconditions: m.mu held, all vCPUs parked.
+func (m *Machine) restoreKVM(s *state) error {
 	if len(s.VCPUs) != len(m.cpus) {
 		return fmt.Errorf("%w: it has %d vCPUs, the machine %d", ErrCorrupt, len(s.VCPUs), len(m.cpus))
 	}
@@ -94,11 +98,10 @@ func (m *Machine) restore(s *state) error {
 			return fmt.Errorf("restore vCPU %d: %w", i, err)
 		}
 	}
-	return m.board.restore(s.Devices)
+	return nil
 }
 
-// resetGuest starts the guest over: power-on state, zeroed memory, kernel loaded
-// again. Preconditions: m.mu held.
+// resetGuest starts the guest over. Preconditions: m.mu held.
 func (m *Machine) resetGuest() error {
 	if m.status == Running {
 		if err := m.hold(); err != nil {
@@ -106,5 +109,28 @@ func (m *Machine) resetGuest() error {
 		}
 		defer m.release()
 	}
-	return m.bootGuest()
+	if err := m.powerCycle(); err != nil {
+		return err
+	}
+	return m.loadGuest()
+}
+
+// powerCycle brings a machine whose guest has run back to its power-on state. The
+// clock's battery-backed memory and serial output not yet written survive, as they
+// would on a board. Preconditions: m.mu held, all vCPUs parked.
+func (m *Machine) powerCycle() error {
+	var s state
+	if err := open(m.powerOn, &s); err != nil {
+		return err
+	}
+	if err := m.restoreKVM(&s); err != nil {
+		return err
+	}
+	m.board.reset()
+	if err := m.mem.Reset(); err != nil {
+		return err
+	}
+	// On software KVM our own stores do not reach its shadow of the page tables
+	// that the guest had (design section 3).
+	return m.vm.RemapMemory()
 }
