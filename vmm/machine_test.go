@@ -10,8 +10,9 @@ import (
 	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
 
-// testDeadline only ends a test that hangs; no result depends on it.
-const testDeadline = 60 * time.Second
+// testDeadline only ends a test that hangs; no result depends on it. Linux in an
+// emulated machine takes a minute to boot.
+const testDeadline = 4 * time.Minute
 
 // serialLog collects serial output and lets a test wait for a text in it.
 type serialLog struct {

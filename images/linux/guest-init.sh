@@ -1,0 +1,44 @@
+#!/bin/sh
+# /init of the Linux guest that Fineline's tests boot. The contract with the
+# tests is in doc.go of package linux.
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t tmpfs tmp /tmp
+hostname fineline
+export PATH=/bin HOME=/root TERM=dumb PS1='fineline# '
+cd /root
+
+mode=interactive mib=8
+for word in $(cat /proc/cmdline); do
+	case $word in
+	fineline.test=*) mode=${word#*=} ;;
+	fineline.mib=*) mib=${word#*=} ;;
+	esac
+done
+
+# Kernel messages on the serial line would cut our own lines in two.
+dmesg -n 1
+read -r uptime _ </proc/uptime
+echo "fineline-guest: ready mode=$mode cpus=$(nproc) uptime=$uptime"
+
+case $mode in
+poweroff) poweroff -f ;;
+reboot) reboot -f ;;
+memcheck)
+	# Its lines are compared byte for byte: no echo, no CR before LF.
+	stty -echo -onlcr
+	memcheck -mib "$mib"
+	poweroff -f
+	;;
+shell)
+	# Without echo busybox reads plain lines: no line editor, which asks the
+	# terminal for its cursor and takes what a test types as the answer.
+	stty -echo -onlcr
+	while :; do setsid cttyhack sh; done
+	;;
+*)
+	# PID 1 must not end, and job control needs a controlling terminal.
+	while :; do setsid cttyhack sh; done
+	;;
+esac
