@@ -30,6 +30,7 @@
 //	fineline.test=reboot     reboot at once; reboot=acpi|kbd|triple selects how
 //	(none of these)          busybox sh on ttyS0 for people, with echo and line editor
 //	fineline.mib=N           MiB that memcheck keeps rewriting, default 8
+//	fineline.rest=D          pause of memcheck's workers between rounds, default 0s
 //
 // In shell and memcheck lines end with LF alone. A Linux kernel on AMD says at boot
 // that the TSC is unstable, since it trusts only Intel's; it then uses kvm-clock.

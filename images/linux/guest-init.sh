@@ -9,11 +9,12 @@ hostname fineline
 export PATH=/bin HOME=/root TERM=dumb PS1='fineline# '
 cd /root
 
-mode=interactive mib=8
+mode=interactive mib=8 rest=0s
 for word in $(cat /proc/cmdline); do
 	case $word in
 	fineline.test=*) mode=${word#*=} ;;
 	fineline.mib=*) mib=${word#*=} ;;
+	fineline.rest=*) rest=${word#*=} ;;
 	esac
 done
 
@@ -28,7 +29,7 @@ reboot) reboot -f ;;
 memcheck)
 	# Its lines are compared byte for byte: no echo, no CR before LF.
 	stty -echo -onlcr
-	memcheck -mib "$mib"
+	memcheck -mib "$mib" -rest "$rest"
 	poweroff -f
 	;;
 shell)

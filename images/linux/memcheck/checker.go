@@ -3,6 +3,7 @@ package main
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // blockLines is how many lines a worker checks between two clock readings.
@@ -19,6 +20,7 @@ type checker struct {
 	rounds  []atomic.Uint64   // finished rounds of each worker
 	errors  atomic.Uint64
 	stop    atomic.Bool
+	rest    time.Duration // of each worker between rounds; 0: it uses a whole CPU
 }
 
 // newChecker shares mib MiB of churn, and a quarter of that of still and of
@@ -45,6 +47,7 @@ func (k *checker) run() {
 			var previous int64
 			for !k.stop.Load() {
 				previous = k.round(w, previous)
+				time.Sleep(k.rest)
 			}
 		})
 	}

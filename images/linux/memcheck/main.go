@@ -12,6 +12,7 @@ import (
 
 func main() {
 	mib := flag.Int("mib", 8, "MiB that are rewritten all the time")
+	rest := flag.Duration("rest", 0, "pause of each worker between rounds")
 	warnings := flag.Bool("warnings", false, "only print the kernel's warnings")
 	flag.Parse()
 	if *mib < 1 || *mib > 1<<20 || flag.NArg() > 0 {
@@ -21,7 +22,7 @@ func main() {
 	if *warnings {
 		os.Exit(showWarnings())
 	}
-	os.Exit(check(*mib))
+	os.Exit(check(*mib, *rest))
 }
 
 func showWarnings() int {
@@ -36,7 +37,7 @@ func showWarnings() int {
 	return min(len(found), 1)
 }
 
-func check(mib int) int {
+func check(mib int, rest time.Duration) int {
 	c := &console{
 		warnings: kernelWarnings,
 		machine:  restart,
@@ -44,6 +45,7 @@ func check(mib int) int {
 		out:      os.Stdout,
 	}
 	c.checker = newChecker(runtime.NumCPU(), mib, newClocks(), c.print)
+	c.checker.rest = rest
 	c.status()
 	go c.tick(time.Second)
 	done := make(chan struct{})

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fineline-vmm/fineline/cmd/internal/process"
+	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/vmm/api"
+	"github.com/fineline-vmm/fineline/vmm/kvm"
+)
+
+// linuxHangGuard only ends a test that hangs: Linux boots in an emulated machine.
+const linuxHangGuard = 12 * time.Minute
+
+// linuxHops is how often the guest changes its process.
+const linuxHops = 20
+
+// memcheck is the conversation with the program of that name in a Linux guest, over
+// the serial ports of all the processes that the guest has lived in, one after the
+// other. A line may begin in one and end in the next.
+type memcheck struct {
+	t     *testing.T
+	ports chan net.Conn // read to their end in this order
+	port  net.Conn      // where the guest is now
+	lines *bufio.Scanner
+	last  status
+}
+
+// status is a line of memcheck's.
+type status struct {
+	seq, rounds, errors uint64
+	uptime, realtime    float64
+}
+
+func newMemcheck(t *testing.T) *memcheck {
+	r, w := io.Pipe()
+	m := &memcheck{t: t, ports: make(chan net.Conn, linuxHops+1), lines: bufio.NewScanner(r)}
+	go func() {
+		for port := range m.ports {
+			_, _ = io.Copy(w, port) // until the process has ended
+		}
+		_ = w.Close()
+	}()
+	t.Cleanup(func() { _ = r.Close() })
+	return m
+}
+
+// arriveAt makes the guest's serial port the one that a process serves at path.
+func (m *memcheck) arriveAt(path string) {
+	m.t.Helper()
+	port, err := net.Dial("unix", path)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { _ = port.Close() })
+	m.port = port
+	m.ports <- port
+}
+
+func (m *memcheck) say(command string) {
+	m.t.Helper()
+	if _, err := io.WriteString(m.port, command+"\n"); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// next returns the next line of memcheck's, which must be the one after the last.
+func (m *memcheck) next() string {
+	m.t.Helper()
+	for m.lines.Scan() {
+		text, ok := strings.CutPrefix(m.lines.Text(), "memcheck ")
+		if !ok {
+			continue // the kernel's
+		}
+		var seq uint64
+		if _, err := fmt.Sscanf(text, "seq=%d", &seq); err != nil {
+			m.t.Fatalf("guest: %q", m.lines.Text())
+		}
+		if seq != m.last.seq+1 {
+			m.t.Fatalf("line %d follows line %d: serial output was lost or doubled", seq, m.last.seq)
+		}
+		m.last.seq = seq
+		return text
+	}
+	m.t.Fatalf("the serial port ended: %v", m.lines.Err())
+	return ""
+}
+
+// progress reads status lines until the guest has finished further rounds.
+func (m *memcheck) progress() {
+	m.t.Helper()
+	for from := m.last.rounds; ; {
+		text := m.next()
+		var s status
+		var gap int
+		if _, err := fmt.Sscanf(text, "seq=%d rounds=%d errors=%d uptime=%g realtime=%g maxgap_ms=%d",
+			&s.seq, &s.rounds, &s.errors, &s.uptime, &s.realtime, &gap); err != nil {
+			m.t.Fatalf("guest: %q", text)
+		}
+		if s.errors != 0 {
+			m.t.Fatalf("guest memory or time is wrong: %q", text)
+		}
+		if s.uptime < m.last.uptime || s.realtime < m.last.realtime {
+			m.t.Fatalf("time went back: %+v after %+v", s, m.last)
+		}
+		m.last = s
+		if s.rounds > from {
+			return
+		}
+	}
+}
+
+// startLinux runs a process for the guest, or for the guest to arrive in.
+func startLinux(ctx context.Context, t *testing.T, dir, name string, args ...string) *process.VMM {
+	t.Helper()
+	v, err := process.Start(ctx, program(t), dir, name, []string{"TMPDIR=" + dir},
+		append([]string{"--serial", "unix:" + filepath.Join(dir, name+".tty")}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = v.Kill() // has ended already if all went well
+		if t.Failed() {
+			t.Logf("%s logged:\n%s", name, v.Stderr())
+		}
+	})
+	return v
+}
+
+func needLinux(t *testing.T) (imageDir string) {
+	t.Helper()
+	needKVM(t)
+	imageDir = os.Getenv("FINELINE_LINUX_DIR")
+	if imageDir == "" {
+		t.Skip("FINELINE_LINUX_DIR is not set: it names the Linux test image (the svm tier sets it)")
+	}
+	sys, err := kvm.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sys.Close()
+	if sys.Kind() != kvm.Hardware {
+		t.Skip("software KVM does not run Linux kernels: this test runs in the svm tier")
+	}
+	return imageDir
+}
+
+// TestLinuxMigrates moves stock Linux through twenty processes while a program in it
+// writes and checks memory and looks at the clocks.
+func TestLinuxMigrates(t *testing.T) {
+	image := needLinux(t)
+	dir, err := os.MkdirTemp("", "fl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	ctx, cancel := context.WithTimeout(t.Context(), linuxHangGuard)
+	defer cancel()
+
+	guest := newMemcheck(t)
+	vmm := startLinux(ctx, t, dir, "p0", "--cpus", "2", "--memory", "128M",
+		"--kernel", filepath.Join(image, "vmlinux"), "--initrd", filepath.Join(image, "initramfs.cpio"),
+		"--cmdline", "console=ttyS0 fineline.test=memcheck fineline.mib=4 fineline.rest=200ms "+os.Getenv("FINELINE_LINUX_CMDLINE"))
+	guest.arriveAt(filepath.Join(dir, "p0.tty"))
+	guest.progress()
+	for hop := 1; hop <= linuxHops; hop++ {
+		name := fmt.Sprintf("p%d", hop)
+		to := "unix:" + filepath.Join(dir, name+".mig")
+		next := startLinux(ctx, t, dir, name, "--incoming", to)
+		r, err := vmm.Migrate(ctx, api.MigrationRequest{DestinationURL: to, DowntimeMS: 1000}, ignoreProgress)
+		if err != nil || r.Status != migration.StatusCompleted {
+			t.Fatalf("hop %d: %v, %+v", hop, err, r)
+		}
+		guest.arriveAt(filepath.Join(dir, name+".tty"))
+		<-vmm.Exited()
+		if err := vmm.Err(); err != nil {
+			t.Fatalf("hop %d: the source: %v", hop, err)
+		}
+		vmm = next
+		guest.progress()
+		t.Logf("hop %d: %.0f ms, %.0f ms of downtime, %d rounds, %d pages", hop, r.TotalMS, r.DowntimeMS, len(r.Rounds), r.PagesSent)
+	}
+	guest.say("every 0s")
+	guest.say("warnings")
+	for {
+		if text := guest.next(); strings.Contains(text, "warnings=") {
+			if !strings.HasSuffix(text, "warnings=0") {
+				t.Errorf("the guest's kernel complains: %s, then %s", text, guest.next())
+			}
+			break
+		}
+	}
+	guest.say("poweroff")
+	<-vmm.Exited()
+	if err := vmm.Err(); err != nil {
+		t.Errorf("the last process: %v", err)
+	}
+}

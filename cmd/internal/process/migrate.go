@@ -1,0 +1,49 @@
+package process
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/vmm/api"
+)
+
+// Migrate starts a migration of the machine behind client and follows it to its end; show
+// is told of its progress. The result also tells of a migration that failed: look at its
+// Status. When ctx ends the migration is cancelled, and Migrate waits for what comes of that.
+func Migrate(ctx context.Context, client *api.Client, r api.MigrationRequest, show func(migration.Progress)) (*migration.Result, error) {
+	if err := client.StartMigration(ctx, r); err != nil {
+		return nil, err
+	}
+	lasting := context.WithoutCancel(ctx)
+	defer context.AfterFunc(ctx, func() {
+		_ = client.CancelMigration(lasting) // too late, or done: the stream tells
+	})()
+	for e, err := range client.MigrationEvents(lasting) {
+		switch {
+		case err != nil:
+			return nil, err
+		case e.Fault != "":
+			return nil, errors.New(e.Fault)
+		case e.Final:
+			result := new(migration.Result)
+			if err := json.Unmarshal(e.Data, result); err != nil {
+				return nil, fmt.Errorf("result of the migration: %w", err)
+			}
+			return result, nil
+		}
+		var p migration.Progress
+		if err := json.Unmarshal(e.Data, &p); err != nil {
+			return nil, fmt.Errorf("progress of the migration: %w", err)
+		}
+		show(p)
+	}
+	return nil, api.ErrStreamCut
+}
+
+// Migrate is the function Migrate for this child.
+func (v *VMM) Migrate(ctx context.Context, r api.MigrationRequest, show func(migration.Progress)) (*migration.Result, error) {
+	return Migrate(ctx, v.API, r, show)
+}
