@@ -30,7 +30,7 @@ var layers = map[string][]string{
 	"vmm/kvm":   {"vmm/kvm", "memory"},
 	"vmm/boot":  {"vmm/boot", "memory"},
 	"vmm/acpi":  {"vmm/acpi", "devices", "memory"}, // devices: the ports that tables name
-	"vmm/api":   {"vmm/api"},
+	"vmm/api":   {"vmm/api", "devices/socket"},
 	"migration": {"migration", "devices", "coherence", "memory"},
 	"devices":   {"devices", "coherence", "memory"},
 	"coherence": {"coherence", "memory"},
