@@ -105,7 +105,7 @@ func build(cfg Config, cpuid []kvm.CPUIDEntry) (_ *Machine, err error) {
 	}
 	defer func() {
 		if err != nil {
-			m.free()
+			_ = m.free()
 		}
 	}()
 	if m.sys, err = kvm.Open(); err != nil {

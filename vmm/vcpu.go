@@ -62,7 +62,7 @@ func (c *vcpu) loop() {
 	for c.park() {
 		c.runGuest()
 	}
-	c.kvm.Close()
+	_ = c.kvm.Close()
 	c.mu.Lock()
 	c.is = gone
 	c.cond.Broadcast()

@@ -57,7 +57,7 @@ func (c *Config) AddBAR(index int, b BAR) error {
 
 func (c *Config) addBAR(index int, b BAR) error {
 	if err := c.checkBAR(index, b); err != nil {
-		return fmt.Errorf("%w %d of %#x bytes: %s", ErrBadBAR, index, b.SizeBytes, err)
+		return fmt.Errorf("%w %d of %#x bytes: %w", ErrBadBAR, index, b.SizeBytes, err)
 	}
 	reg := regBAR0 + 4*index
 	low, fixed := byte(0), uint64(0xf)

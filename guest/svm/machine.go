@@ -68,13 +68,13 @@ func Start(ctx context.Context, o MachineOptions) (*Machine, error) {
 	// A killed test run must not leave an emulator that eats two CPUs.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := m.cmd.Start(); err != nil {
-		host.Close()
+		_ = host.Close()
 		return nil, fmt.Errorf("start QEMU (Debian package qemu-system-x86): %w", err)
 	}
 	go func() {
 		defer close(m.exited)
-		m.cmd.Wait() // how it ended shows on the channel and the console
-		host.Close() // unblocks a reader even if QEMU's end was inherited
+		_ = m.cmd.Wait() // how it ended shows on the channel and the console
+		_ = host.Close() // unblocks a reader even if QEMU's end was inherited
 	}()
 
 	if err := m.awaitHello(); err != nil {

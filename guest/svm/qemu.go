@@ -56,7 +56,7 @@ func socketPair() (host net.Conn, guest *os.File, err error) {
 	defer ours.Close()
 	host, err = net.FileConn(ours)
 	if err != nil {
-		guest.Close()
+		_ = guest.Close()
 		return nil, nil, fmt.Errorf("socket pair: %w", err)
 	}
 	return host, guest, nil

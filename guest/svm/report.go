@@ -52,7 +52,7 @@ func (r *report) begin(string) {
 // event takes one event and its JSON line.
 func (r *report) event(e event, line []byte) {
 	if r.json != nil {
-		r.json.Write(line)
+		_, _ = r.json.Write(line)
 	}
 	switch e.Action {
 	case "output":
@@ -66,7 +66,7 @@ func (r *report) event(e event, line []byte) {
 
 func (r *report) take(e event) {
 	if r.verbose {
-		io.WriteString(r.out, e.Output)
+		_, _ = io.WriteString(r.out, e.Output)
 	}
 	b := r.output[e.Test]
 	if b == nil {
@@ -93,7 +93,7 @@ func (r *report) finish(e event) {
 		r.current.Failed++
 		fmt.Fprintf(r.out, "FAIL  %s %s (%.2f s)\n", e.Package, e.Test, e.Elapsed)
 		if !r.verbose {
-			io.WriteString(r.out, indent(text))
+			_, _ = io.WriteString(r.out, indent(text))
 		}
 	}
 }
@@ -128,7 +128,7 @@ func (r *report) broken(pkg string, err error) {
 // race, what TestMain said.
 func (r *report) dump() {
 	if b := r.output[""]; b != nil && !r.verbose {
-		io.WriteString(r.out, indent(b.String()))
+		_, _ = io.WriteString(r.out, indent(b.String()))
 	}
 	r.dumpUnfinished()
 }

@@ -113,8 +113,11 @@ var transitions = map[Phase]map[Event]Phase{
 	Migrating: {
 		Cancel: Migrating, GuestKept: back, GuestMoved: Ended, GuestInDoubt: InDoubt, GuestEnded: Ended,
 	},
-	InDoubt: {Keep: back, Discard: Ended, GuestKept: back, GuestMoved: Ended, GuestEnded: Ended},
-	Ended:   {Stop: Ended},
+	InDoubt: {
+		Keep: back, Discard: Ended, GuestKept: back, GuestMoved: Ended, GuestEnded: Ended,
+		GuestArrived: Running, GuestArrivedPaused: Paused, // the source came back, or is proved dead
+	},
+	Ended: {Stop: Ended},
 }
 
 // Step returns the lifecycle after e, or a *ConflictError, or errAlready; with an

@@ -34,6 +34,8 @@ func TestLifecycleSteps(t *testing.T) {
 		{"arrival of a paused guest", at(Incoming), GuestArrivedPaused, at(Paused)},
 		{"failed arrival", at(Incoming), IncomingFailed, at(Incoming)},
 		{"doubt at the destination", at(Incoming), GuestInDoubt, from(InDoubt, Running)},
+		{"doubt at the destination settles itself", from(InDoubt, Running), GuestArrived, at(Running)},
+		{"and so for a paused guest", from(InDoubt, Running), GuestArrivedPaused, at(Paused)},
 		{"power-off", at(Running), GuestEnded, at(Ended)},
 		{"power-off during a migration", from(Migrating, Running), GuestEnded, at(Ended)},
 		{"stop", at(Running), Stop, at(Ended)},

@@ -118,7 +118,7 @@ func (r *Report) examineLimits() {
 		unit := uint64(info.Unit)
 		r.add(Finding{
 			Area: "limits", Name: "memory", OK: true,
-			Value:   fmt.Sprintf("%d MiB, %d MiB free", uint64(info.Totalram)*unit>>20, uint64(info.Freeram)*unit>>20),
+			Value:   fmt.Sprintf("%d MiB, %d MiB free", info.Totalram*unit>>20, info.Freeram*unit>>20),
 			Meaning: "the most that guests can have together",
 		})
 	}

@@ -62,7 +62,7 @@ func newReport(name string) (*Report, error) {
 		return nil, fmt.Errorf("sysinfo: %w", err)
 	}
 	return &Report{Bench: name, Host: Host{
-		KVM: kind, CPUs: runtime.NumCPU(), MemoryBytes: uint64(info.Totalram) * uint64(info.Unit),
+		KVM: kind, CPUs: runtime.NumCPU(), MemoryBytes: info.Totalram * uint64(info.Unit),
 	}}, nil
 }
 

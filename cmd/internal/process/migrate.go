@@ -14,13 +14,21 @@ import (
 // is told of its progress. The result also tells of a migration that failed: look at its
 // Status. When ctx ends the migration is cancelled, and Migrate waits for what comes of that.
 func Migrate(ctx context.Context, client *api.Client, r api.MigrationRequest, show func(migration.Progress)) (*migration.Result, error) {
-	if err := client.StartMigration(ctx, r); err != nil {
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	// A request that is hung up leaves its migration under way, so none is: it is cancelled.
 	lasting := context.WithoutCancel(ctx)
-	defer context.AfterFunc(ctx, func() {
+	cancel := func() {
 		_ = client.CancelMigration(lasting) // too late, or done: the stream tells
-	})()
+	}
+	defer context.AfterFunc(ctx, cancel)()
+	if err := client.StartMigration(lasting, r); err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		cancel() // the first one may have come before the migration
+	}
 	for e, err := range client.MigrationEvents(lasting) {
 		switch {
 		case err != nil:

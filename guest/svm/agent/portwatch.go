@@ -19,7 +19,7 @@ func newPortWatch() (*portWatch, error) {
 		return nil, fmt.Errorf("uevents: %w", err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("uevents: %w", err)
 	}
 	return &portWatch{fd: fd}, nil
