@@ -28,8 +28,8 @@
 //     - it says discarded: the source resumes;
 //     - it is proved dead: its journal decides, "owner" or not;
 //     - none of these: in doubt until somebody asks again or a human decides (ResolveInDoubt).
-//     "Unknown" counts as discarded only from the very process that was ready; any other process
-//     that listens at the address knows nothing about the one that may be running the guest.
+//     Only the very process that accepted the guest can answer. Another one that listens at the address
+//     now, even with an honest "unknown", says nothing about the one that may be running the guest.
 //  6. After the commit the source never resumes, not even when the destination dies at once: the guest
 //     may have spoken to the world.
 //

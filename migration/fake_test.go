@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/fineline-vmm/fineline/memory"
 )
@@ -17,6 +17,7 @@ type world struct {
 	mu        sync.Mutex
 	runner    string
 	violation string
+	tell      func(event string) // if set, hears "run" and "stop"
 }
 
 func (w *world) enter(name string) {
@@ -26,6 +27,9 @@ func (w *world) enter(name string) {
 		w.violation = fmt.Sprintf("%s runs while %s runs", name, w.runner)
 	}
 	w.runner = name
+	if w.tell != nil {
+		w.tell("run")
+	}
 }
 
 func (w *world) leave(name string) {
@@ -33,6 +37,9 @@ func (w *world) leave(name string) {
 	defer w.mu.Unlock()
 	if w.runner == name {
 		w.runner = ""
+	}
+	if w.tell != nil {
+		w.tell("stop")
 	}
 }
 
@@ -94,12 +101,15 @@ func newMachine(t testing.TB, w *world, name string, pages uint64) *machine {
 			t.Error(err)
 		}
 	})
-	return &machine{name: name, world: w, mem: mem, pages: min(pages/4, 32), shape: []byte(`{"shape":1}`)}
+	return machineOf(mem, w, name)
+}
+
+func machineOf(mem *memory.Guest, w *world, name string) *machine {
+	return &machine{name: name, world: w, mem: mem, pages: min(mem.Pages()/4, 32), shape: []byte(`{"shape":1}`)}
 }
 
 // boot fills the RAM with a pattern and starts the guest.
-func (m *machine) boot(t testing.TB) {
-	t.Helper()
+func (m *machine) boot() error {
 	i := 0
 	for _, r := range m.mem.Regions() {
 		for off := uint64(0); off < r.SizeBytes; off += memory.PageSize {
@@ -108,12 +118,13 @@ func (m *machine) boot(t testing.TB) {
 				continue // never touched
 			}
 			if err := m.mem.StoreUint64(r.Base+memory.GPA(off), uint64(i)*0x9e3779b97f4a7c15); err != nil {
-				t.Fatal(err)
+				return err
 			}
 		}
 	}
 	m.owned = true
 	m.start()
+	return nil
 }
 
 func (m *machine) start() {
@@ -125,13 +136,17 @@ func (m *machine) start() {
 
 func (m *machine) guest(stop, stopped chan struct{}) {
 	defer close(stopped)
+	// In bursts: many of these run beside each other in the tests.
+	tick := time.NewTicker(50 * time.Microsecond)
+	defer tick.Stop()
 	for {
 		select {
 		case <-stop:
 			return
-		default:
-			m.step()
-			runtime.Gosched()
+		case <-tick.C:
+			for range 64 {
+				m.step()
+			}
 		}
 	}
 }

@@ -97,7 +97,7 @@ func connectionError(err error) error {
 
 // close ends the connection and waits for the reader.
 func (l *link) close() {
-	l.conn.Close()
+	_ = l.conn.Close()
 	l.cancel(ErrConnectionLost)
 	<-l.ended
 }

@@ -54,7 +54,7 @@ func Listen(ctx context.Context, at Address, opts ListenOptions) (*Listener, err
 	}
 	l, err := newListener(ln, opts)
 	if err != nil {
-		ln.Close()
+		_ = ln.Close()
 		return nil, err
 	}
 	return l, nil
@@ -86,7 +86,7 @@ func (l *Listener) Address() Address {
 // shut stops listening and ends every wait.
 func (l *Listener) shut() {
 	l.cancel()
-	l.ln.Close()
+	_ = l.ln.Close()
 }
 
 // Close stops listening, makes a Receive under way discard its machine unless it owns it, and waits
@@ -103,7 +103,7 @@ func (l *Listener) accept() {
 		conn, err := l.ln.Accept()
 		if l.ctx.Err() != nil {
 			if err == nil {
-				conn.Close()
+				_ = conn.Close()
 			}
 			return
 		}

@@ -2,7 +2,8 @@ package migration
 
 import "github.com/fineline-vmm/fineline/memory"
 
-// Source is a running machine that can be given away. Send calls it from one goroutine at a time.
+// Source is a running machine that can be given away. Send makes one call at a time, with one exception:
+// while SaveState runs, dirty pages are collected and read.
 type Source interface {
 	// Description is the machine's shape: CPUID, memory, devices, state version. The VMM makes it and
 	// the destination's VMM compares it; it is opaque here. At most 16 MiB.

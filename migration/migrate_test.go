@@ -21,7 +21,7 @@ func TestMigrate(t *testing.T) {
 			if out.sendErr != nil || out.gotErr != nil {
 				t.Fatalf("send: %v; receive: %v", out.sendErr, out.gotErr)
 			}
-			p.verifyLaw("destination")
+			p.verifyLaw(destination)
 			r := out.sent
 			if r.Status != StatusCompleted || !r.Converged || r.DowntimeMeasured != MeasuredByClock || r.DowntimeMS <= 0 {
 				t.Errorf("result %+v", r)
@@ -34,7 +34,7 @@ func TestMigrate(t *testing.T) {
 				t.Errorf("bytes %d, in the downtime %d, bandwidth %v", r.BytesSent, r.BytesInDowntime, r.BandwidthBytesPerS)
 			}
 			// A third of the pages was never touched and a part was cleared: round one is the rest.
-			if first := r.Rounds[0]; first.Pages+first.ZeroPages > testPages*2/3+uint64(p.src.pages) {
+			if first := r.Rounds[0]; first.Pages+first.ZeroPages > testPages*2/3+p.src.pages {
 				t.Errorf("round one sent %d pages and %d zero pages", first.Pages, first.ZeroPages)
 			}
 			if out.got.Pages != r.PagesSent || out.got.Rounds != len(r.Rounds) || out.got.Generation != 1 {
@@ -130,7 +130,7 @@ func TestRefusedBeforePause(t *testing.T) {
 	if out.sent.Status != StatusFailed || out.sent.Error == "" {
 		t.Errorf("result %+v", out.sent)
 	}
-	p.verifyLaw("source")
+	p.verifyLaw(source)
 }
 
 func TestNobodyListens(t *testing.T) {
@@ -143,7 +143,7 @@ func TestNobodyListens(t *testing.T) {
 	if _, err := Send(t.Context(), p.src, at, p.opts); err == nil {
 		t.Error("sent to nobody")
 	}
-	p.verifyLaw("source")
+	p.verifyLaw(source)
 }
 
 // TestSavingWritesMemory: what SaveState stores to guest memory arrives (design law 3).
@@ -155,7 +155,7 @@ func TestSavingWritesMemory(t *testing.T) {
 	if out.sendErr != nil {
 		t.Fatal(out.sendErr)
 	}
-	p.verifyLaw("destination")
+	p.verifyLaw(destination)
 	if v, err := p.dst.mem.LoadUint64(at); err != nil || v != 0xfeed {
 		t.Errorf("loaded %#x, %v", v, err)
 	}
@@ -177,7 +177,7 @@ func TestDirtyDestination(t *testing.T) {
 	if out := p.migrate(); out.sendErr != nil {
 		t.Fatal(out.sendErr)
 	}
-	p.verifyLaw("destination")
+	p.verifyLaw(destination)
 }
 
 // TestCancel cancels at every step that the two machines can see.
@@ -187,21 +187,21 @@ func TestCancel(t *testing.T) {
 		arm    func(p *pair, cancel func() error)
 		wanted string
 	}{
-		{"prepare", func(p *pair, c func() error) { p.dst.onPrepare = c }, "source"},
+		{"prepare", func(p *pair, c func() error) { p.dst.onPrepare = c }, source},
 		{"precopy", func(p *pair, c func() error) {
 			p.opts.Progress = func(g Progress) {
 				if g.Phase == "precopy" {
 					_ = c()
 				}
 			}
-		}, "source"},
-		{"pause", func(p *pair, c func() error) { p.src.onPause = c }, "source"},
-		{"save", func(p *pair, c func() error) { p.src.onSave = c }, "source"},
-		{"restore", func(p *pair, c func() error) { p.dst.onRestore = c }, "source"},
+		}, source},
+		{"pause", func(p *pair, c func() error) { p.src.onPause = c }, source},
+		{"save", func(p *pair, c func() error) { p.src.onSave = c }, source},
+		{"restore", func(p *pair, c func() error) { p.dst.onRestore = c }, source},
 		{"run", func(p *pair, c func() error) {
 			before := p.dst.onRun
 			p.dst.onRun = func() error { return errors.Join(before(), c()) }
-		}, "destination"},
+		}, destination},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := newPair(t)
@@ -218,7 +218,7 @@ func TestCancel(t *testing.T) {
 			if !out.received {
 				t.Error("the destination went on waiting")
 			}
-			if tc.wanted == "destination" {
+			if tc.wanted == destination {
 				if out.sendErr != nil || out.sent.Status != StatusCompleted {
 					t.Errorf("%v, %+v", out.sendErr, out.sent)
 				}
@@ -244,7 +244,7 @@ func TestCancelAtTheDestination(t *testing.T) {
 		return nil
 	}
 	out := p.migrate()
-	p.verifyLaw("source")
+	p.verifyLaw(source)
 	if out.sendErr == nil || !isDiscarded(out.gotErr) {
 		t.Errorf("send: %v; receive: %v", out.sendErr, out.gotErr)
 	}
@@ -257,7 +257,7 @@ func TestTimeout(t *testing.T) {
 	if !errors.Is(out.sendErr, ErrTimeout) || out.sent.Status != StatusFailed {
 		t.Errorf("%v, %+v", out.sendErr, out.sent)
 	}
-	p.verifyLaw("source")
+	p.verifyLaw(source)
 }
 
 func TestTimeoutIgnored(t *testing.T) {
@@ -268,7 +268,7 @@ func TestTimeoutIgnored(t *testing.T) {
 	if out.sendErr != nil {
 		t.Fatal(out.sendErr)
 	}
-	p.verifyLaw("destination")
+	p.verifyLaw(destination)
 	if len(out.sent.Rounds) > 3 {
 		t.Errorf("%d rounds after the timeout", len(out.sent.Rounds))
 	}
@@ -289,13 +289,13 @@ func TestNotConverging(t *testing.T) {
 			if !errors.Is(out.sendErr, ErrNotConverging) || p.src.pauses != 0 {
 				t.Errorf("strict: %v after %d pauses", out.sendErr, p.src.pauses)
 			}
-			p.verifyLaw("source")
+			p.verifyLaw(source)
 			continue
 		}
 		if out.sendErr != nil || out.sent.Converged || len(out.sent.Rounds) < 6 {
 			t.Errorf("%v, %+v", out.sendErr, out.sent)
 		}
-		p.verifyLaw("destination")
+		p.verifyLaw(destination)
 	}
 }
 
@@ -307,9 +307,9 @@ func TestFailures(t *testing.T) {
 		arm    func(p *pair)
 		wanted string
 	}{
-		{"pause", func(p *pair) { p.src.onPause = broken }, "source"},
-		{"save", func(p *pair) { p.src.onSave = broken }, "source"},
-		{"restore", func(p *pair) { p.dst.onRestore = broken }, "source"},
+		{"pause", func(p *pair) { p.src.onPause = broken }, source},
+		{"save", func(p *pair) { p.src.onSave = broken }, source},
+		{"restore", func(p *pair) { p.dst.onRestore = broken }, source},
 		{"run", func(p *pair) { p.dst.onRun = broken }, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -39,8 +39,8 @@ type SendOptions struct {
 	PeerTimeout    time.Duration // a peer silent for so long is taken for lost; 0: 10 s
 	ResolveTimeout time.Duration // how long a source in doubt asks by itself; 0: 30 s
 
-	// Progress, if set, is called at each phase and round and at most some 20 times a second. It
-	// must not block.
+	// Progress, if set, is called at each phase and round and besides at most 20 times a second. It
+	// must not block. Calls come from more than one goroutine, but never two at once.
 	Progress func(Progress)
 	Log      logrus.FieldLogger // nil: the standard logger
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
@@ -16,6 +17,9 @@ func (s *session) ready(ctx context.Context) error {
 	_ = s.visitor.send(wire.TypeReady, nil)
 	for {
 		_, err := s.next(ctx, wire.TypeCommit, wire.TypeAbort)
+		if err == nil && s.l.ctx.Err() != nil {
+			err = net.ErrClosed // whoever stopped this process did so before the commit
+		}
 		if err == nil {
 			return s.own()
 		}
@@ -115,8 +119,8 @@ func (s *session) own() error {
 	s.ranAt = s.l.clock.Now()
 	s.running.MonotonicNS = int64(s.ranAt)
 	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrNotStarted, err)
 		s.running.Failure = wire.NewReason(err.Error(), false).Text
+		err = fmt.Errorf("%w: %w", ErrNotStarted, err)
 	}
 	// If it does not arrive the source asks, and is answered from s.running.
 	_ = s.visitor.send(wire.TypeRunning, s.running)

@@ -95,9 +95,15 @@ func (s *sender) run(ctx context.Context) error {
 		defer cancel()
 	}
 	for _, step := range []func(context.Context) error{s.preflight, s.precopy, s.stopAndCopy, s.prepareCommit} {
-		if err := step(bounded); err != nil {
-			return s.abandon(ctx, err)
+		err := step(bounded)
+		if err == nil {
+			continue
 		}
+		// What a step fails with when it is interrupted ("i/o timeout") is not the cause.
+		if cause := context.Cause(bounded); cause != nil && !errors.Is(err, cause) {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
+		return s.abandon(ctx, err)
 	}
 	return s.commitAndSettle()
 }
@@ -184,6 +190,7 @@ func (s *sender) greeted(f wire.Frame, purpose wire.Purpose) error {
 		s.watch = nil
 		s.opts.Log.Debugf("migration: %v", err)
 	}
+	s.opts.Log.Infof("migration: machine %s leaves, generation %d, for build %q", s.opts.MachineID, s.generation, peer.Build)
 	return nil
 }
 
@@ -222,7 +229,7 @@ func (s *sender) note(phase journal.Phase, reason string) error {
 func (s *sender) inject(point inject.Point) error {
 	return s.plan.At(point, func() {
 		if s.link != nil {
-			s.link.conn.Close()
+			_ = s.link.conn.Close()
 		}
 	})
 }
@@ -242,8 +249,12 @@ func (s *sender) report(now bool) {
 	s.lastShown = at
 	total := s.dirty.Len()
 	done := min(s.pump.gathered.Load(), total)
+	round := len(s.result.Rounds) + 1
+	if s.time.now == stagePreflight {
+		round = 0 // nothing is accepted yet
+	}
 	s.opts.Progress(Progress{
-		Phase: s.time.now.String(), Round: len(s.result.Rounds) + 1, RoundPages: total,
+		Phase: s.time.now.String(), Round: round, RoundPages: total,
 		SentPages: done, RemainingPages: total - done,
 		BytesSent: s.bytesSent(), RateBytesPerS: bandwidth(s.result.Rounds), ElapsedMS: milliseconds(s.time.elapsed()),
 	})

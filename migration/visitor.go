@@ -66,4 +66,4 @@ func (v *visitor) send(t wire.Type, msg any) error {
 	return nil
 }
 
-func (v *visitor) close() { v.conn.Close() }
+func (v *visitor) close() { _ = v.conn.Close() }

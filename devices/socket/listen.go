@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -57,6 +58,8 @@ func CheckPath(path string) error {
 		return errors.New("socket: the path is empty")
 	case len(path) > maxPathBytes:
 		return fmt.Errorf("socket: the path has %d bytes, the kernel takes %d: choose a shorter one", len(path), maxPathBytes)
+	case strings.ContainsRune(path, 0):
+		return errors.New("socket: the path holds a zero byte")
 	case path[0] == '@':
 		return fmt.Errorf("socket %s: an abstract socket has no file mode to protect it: choose a path", path)
 	}

@@ -3,7 +3,6 @@ package identity
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"sync"
 
@@ -51,15 +50,22 @@ func (Host) Watch(p Process) (Watch, error) {
 	}
 	// The number is judged after the descriptor is held: from here on it cannot change its owner unseen.
 	ticks, err := startTicks(p.PID)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH), err == nil && ticks != p.StartTicks:
-		unix.Close(fd)
-		return deadWatch(), nil
-	case err != nil:
-		unix.Close(fd)
-		return nil, fmt.Errorf("%w: %w", ErrUnprovable, err)
+	if err == nil && ticks == p.StartTicks {
+		return newPidfdWatch(fd), nil
 	}
-	return newPidfdWatch(fd), nil
+	defer unix.Close(fd)
+	// That /proc does not show a process proves nothing: hidepid hides living ones.
+	if err == nil || exited(fd) {
+		return deadWatch(), nil
+	}
+	return nil, fmt.Errorf("%w: %w", ErrUnprovable, err)
+}
+
+// exited reports whether the process of a pidfd has ended, with all its threads.
+func exited(pidfd int) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 1 && fds[0].Revents&unix.POLLIN != 0
 }
 
 func deadWatch() Watch {
@@ -89,9 +95,7 @@ func (w *pidfdWatch) wait() {
 	}
 	dead := false
 	err = raw.Read(func(fd uintptr) bool {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 0)
-		dead = err == nil && n == 1 && fds[0].Revents&unix.POLLIN != 0
+		dead = exited(int(fd))
 		return dead
 	})
 	if err == nil && dead {
@@ -106,7 +110,7 @@ func (w *pidfdWatch) Close() {
 		if w.file == nil {
 			return
 		}
-		w.file.Close()
+		_ = w.file.Close()
 		w.ended.Wait()
 	})
 }

@@ -48,7 +48,7 @@ func Open(path string) (*Journal, error) {
 	}
 	j, err := open(path, f)
 	if err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, err
 	}
 	return j, nil
@@ -207,7 +207,7 @@ func syncFolder(path string) error {
 	}
 	// Some file systems (tmpfs, overlays) refuse fsync on a folder; they keep no name across a crash.
 	if err := dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
-		dir.Close()
+		_ = dir.Close()
 		return err
 	}
 	return dir.Close()

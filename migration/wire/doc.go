@@ -22,8 +22,8 @@
 //	  DONE                                 ------->
 //
 // Before COMMIT either side may send ABORT {reason} at any time. The destination answers ABORT with
-// VERDICT {discarded}; then both close. After a lost connection the
-// source opens another one for the same hand-over:
+// VERDICT {discarded}; then both close. After a lost connection the source opens another one for the
+// same hand-over:
 //
 //	HELLO {resolve, ...}                 ------->
 //	RESOLVE                              ------->

@@ -3,6 +3,7 @@ package view
 import (
 	"fmt"
 	"os"
+	"sync/atomic"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -19,7 +20,7 @@ const barWidth = 78
 type Progress struct {
 	bars *mpb.Progress
 	bar  *mpb.Bar
-	last migration.Progress
+	last atomic.Pointer[migration.Progress] // the bar draws in a goroutine of its own
 }
 
 // NewProgress starts a bar on f.
@@ -28,20 +29,23 @@ func NewProgress(f *os.File) *Progress {
 		return &Progress{}
 	}
 	p := &Progress{bars: mpb.New(mpb.WithOutput(f), mpb.WithWidth(barWidth))}
+	p.last.Store(&migration.Progress{})
 	p.bar = p.bars.New(0, mpb.BarStyle().Rbound("|").Lbound("|"),
 		mpb.BarRemoveOnComplete(),
 		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return p.label() })),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
-			return fmt.Sprintf(" %s at %s/s", Bytes(float64(p.last.BytesSent)), Bytes(p.last.RateBytesPerS))
+			last := p.last.Load()
+			return fmt.Sprintf(" %s at %s/s", Bytes(float64(last.BytesSent)), Bytes(last.RateBytesPerS))
 		})))
 	return p
 }
 
 func (p *Progress) label() string {
-	if p.last.Round == 0 {
-		return p.last.Phase + " "
+	last := p.last.Load()
+	if last.Round == 0 {
+		return last.Phase + " "
 	}
-	return fmt.Sprintf("round %d %s ", p.last.Round, p.last.Phase)
+	return fmt.Sprintf("round %d %s ", last.Round, last.Phase)
 }
 
 // Show updates the bar.
@@ -49,7 +53,7 @@ func (p *Progress) Show(now migration.Progress) {
 	if p.bar == nil {
 		return
 	}
-	p.last = now
+	p.last.Store(&now)
 	p.bar.SetTotal(max(int64(now.RoundPages), 1), false)
 	p.bar.SetCurrent(min(int64(now.SentPages), int64(now.RoundPages)))
 }
