@@ -35,6 +35,7 @@ var layers = map[string][]string{
 	"devices":   {"devices", "coherence", "memory"},
 	"coherence": {"coherence", "memory"},
 	"memory":    {"memory"},
+	"docs":      {},
 	"guest":     {"guest", "images"},
 	"images":    {"images", "memory"}, // memory: what checks a guest from outside reads it
 }
