@@ -256,8 +256,16 @@ func (s *sender) report(now bool) {
 	s.opts.Progress(Progress{
 		Phase: s.time.now.String(), Round: round, RoundPages: total,
 		SentPages: done, RemainingPages: total - done,
-		BytesSent: s.bytesSent(), RateBytesPerS: bandwidth(s.result.Rounds), ElapsedMS: milliseconds(s.time.elapsed()),
+		BytesSent: s.bytesSent(), RateBytesPerS: s.rate(), ElapsedMS: milliseconds(s.time.elapsed()),
 	})
+}
+
+// rate is the bandwidth of the finished rounds or, before there is one, of all that was sent.
+func (s *sender) rate() float64 {
+	if finished := bandwidth(s.result.Rounds); finished > 0 {
+		return finished
+	}
+	return float64(s.bytesSent()) / max(s.time.elapsed(), time.Millisecond).Seconds()
 }
 
 // stopTracking spares the guest the cost of dirty tracking, as soon as nothing needs it.

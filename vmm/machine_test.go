@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -56,6 +57,15 @@ func (l *serialLog) waitFor(t *testing.T, skip int, text string) string {
 		l.cond.Wait()
 	}
 	return l.text.String()
+}
+
+// repeats is how often a test looks for a race: less often under emulation, where
+// everything is slow.
+func repeats(n int) int {
+	if os.Getenv("FINELINE_TIER") == "svm" {
+		return n / 10
+	}
+	return n
 }
 
 // requireKVM skips where no guest can run.

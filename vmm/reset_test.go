@@ -85,7 +85,7 @@ func TestTripleFault(t *testing.T) {
 // TestPauseTakesTheGuestsWish pauses at random moments a guest that resets itself:
 // a reset that was asked for must not be lost in a saved state.
 func TestPauseTakesTheGuestsWish(t *testing.T) {
-	for range 50 {
+	for range repeats(50) {
 		out := newSerialLog()
 		m := newMachine(t, Config{SerialOut: out, Boot: BootFiles{Kernel: rawKernel(t, countBoots)}})
 		if err := m.Resume(); err != nil {

@@ -47,7 +47,7 @@ func TestPauseStorm(t *testing.T) {
 		t.Run(fmt.Sprint(cpus), func(t *testing.T) {
 			m, _ := dirtyMachine(t, cpus, "pages=64 rate=0", false)
 			last := check(t, m)
-			for range 200 {
+			for range repeats(200) {
 				if err := m.Resume(); err != nil {
 					t.Fatal(err)
 				}

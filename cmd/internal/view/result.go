@@ -15,15 +15,16 @@ type Row struct{ Name, Value string }
 
 // Rows lists the numbers of a migration.
 func Rows(r *migration.Result) []Row {
-	rows := []Row{
-		{"status", string(r.Status)},
-		{"total", fmt.Sprintf("%.1f ms", r.TotalMS)},
-		{"downtime", fmt.Sprintf("%.2f ms (%s)", r.DowntimeMS, r.DowntimeMeasured)},
-		{"bytes sent", Bytes(float64(r.BytesSent))},
-		{"in the downtime", Bytes(float64(r.BytesInDowntime))},
-		{"pages sent", fmt.Sprintf("%d and %d zero", r.PagesSent, r.ZeroPages)},
-		{"rounds", fmt.Sprint(len(r.Rounds))},
+	rows := []Row{{"status", string(r.Status)}, {"total", fmt.Sprintf("%.1f ms", r.TotalMS)}}
+	if r.Status == migration.StatusCompleted {
+		rows = append(rows,
+			Row{"downtime", fmt.Sprintf("%.2f ms (%s)", r.DowntimeMS, r.DowntimeMeasured)},
+			Row{"in the downtime", Bytes(float64(r.BytesInDowntime))})
 	}
+	rows = append(rows,
+		Row{"bytes sent", Bytes(float64(r.BytesSent))},
+		Row{"pages sent", fmt.Sprintf("%d and %d zero", r.PagesSent, r.ZeroPages)},
+		Row{"rounds", fmt.Sprint(len(r.Rounds))})
 	if r.Status == migration.StatusCompleted && !r.Converged {
 		rows = append(rows, Row{"note", "the guest wrote faster than the link; the downtime goal was given up"})
 	}
