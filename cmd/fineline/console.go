@@ -50,6 +50,10 @@ func stdioConsole() (*console, error) {
 	if err != nil { // not a terminal
 		return &console{in: os.Stdin, out: os.Stdout, close: func() error { return nil }}, nil
 	}
+	// A background job that changes or reads its terminal is stopped by the kernel.
+	if foreground, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP); err != nil || foreground != unix.Getpgrp() {
+		return &console{out: os.Stdout, close: func() error { return nil }}, nil
+	}
 	raw := *saved
 	raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
 	raw.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN

@@ -51,10 +51,13 @@ func newResumeCommand() *cobra.Command {
 	var decision string
 	c := clientCommand("resume", "Let a paused machine run, or settle a migration in doubt",
 		func(c *cobra.Command, client *api.Client) error {
-			if decision != "" {
+			switch api.Decision(decision) {
+			case api.DecisionKeep, api.DecisionDiscard:
 				return client.ResolveMigration(c.Context(), api.Decision(decision))
+			case "":
+				return client.Resume(c.Context())
 			}
-			return client.Resume(c.Context())
+			return usageError{fmt.Errorf("--in-doubt %q: choose keep or discard", decision)}
 		})
 	c.Flags().StringVar(&decision, "in-doubt", "", "keep (the guest runs nowhere else) or discard (it runs elsewhere)")
 	return c

@@ -67,6 +67,9 @@ func (i *instance) received(t *targetMachine, r *migration.Received, err error) 
 	i.machineID = r.MachineID
 	i.mu.Unlock()
 	outcome := api.GuestArrivedPaused
+	if i.current() == nil { // it is ours though Run was not reached
+		i.adopt(t.m)
+	}
 	if err != nil {
 		logrus.WithError(err).Error("the machine has come and stays paused")
 	} else if t.resume {

@@ -64,6 +64,9 @@ func newRoot() *cobra.Command {
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		// Runnable and with Args, so that an unknown command is a usage error like any other.
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 		PersistentPreRun: func(*cobra.Command, []string) {
 			logrus.SetOutput(os.Stderr)
 			if verbose {

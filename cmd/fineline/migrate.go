@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fineline-vmm/fineline/cmd/internal/process"
 	"github.com/fineline-vmm/fineline/cmd/internal/view"
 	"github.com/fineline-vmm/fineline/migration"
 	"github.com/fineline-vmm/fineline/vmm/api"
@@ -47,18 +46,19 @@ Ctrl-C cancels.`
 }
 
 func (f *migrateFlags) request() (api.MigrationRequest, error) {
-	modes := map[string]string{"precopy": "Precopy", "postcopy": "Postcopy", "hybrid": "Hybrid"}
 	strategies := map[string]string{"cancel": "Cancel", "ignore": "Ignore"}
 	r := api.MigrationRequest{
-		DestinationURL: f.to, MemoryMode: modes[f.mode], Granularity: f.granularity,
+		DestinationURL: f.to, MemoryMode: "Precopy", Granularity: f.granularity,
 		DowntimeMS: f.maxDowntime.Milliseconds(), TimeoutS: int64(f.timeout / time.Second),
 		TimeoutStrategy: strategies[f.timeoutStrategy], MaxBandwidthBytesPerSecond: int64(f.maxBandwidth),
 	}
 	switch {
-	case r.MemoryMode == "":
+	case f.mode != "precopy":
 		return r, fmt.Errorf("--mode %q: choose precopy", f.mode)
 	case r.TimeoutStrategy == "":
 		return r, fmt.Errorf("--timeout-strategy %q: choose cancel or ignore", f.timeoutStrategy)
+	case f.granularity != "page":
+		return r, fmt.Errorf("--granularity %q: choose page", f.granularity)
 	case f.maxDowntime < time.Millisecond:
 		return r, fmt.Errorf("--max-downtime %v: give at least 1ms", f.maxDowntime)
 	case f.timeout < time.Second:
@@ -76,7 +76,7 @@ func (f *migrateFlags) run(c *cobra.Command, client *api.Client) error {
 		return usageError{err}
 	}
 	bar := view.NewProgress(os.Stderr)
-	result, err := migrate(c.Context(), client, request, bar.Show)
+	result, err := process.Migrate(c.Context(), client, request, bar.Show)
 	bar.Close()
 	if err != nil {
 		return err
@@ -100,33 +100,4 @@ func (f *migrateFlags) print(out io.Writer, r *migration.Result) error {
 	fmt.Fprintln(out)
 	view.Rounds(out, r)
 	return nil
-}
-
-// migrate starts a migration and follows it to its end. When ctx ends it cancels
-// the migration and waits for what comes of that.
-func migrate(ctx context.Context, client *api.Client, r api.MigrationRequest, show func(migration.Progress)) (*migration.Result, error) {
-	if err := client.StartMigration(ctx, r); err != nil {
-		return nil, err
-	}
-	lasting := context.WithoutCancel(ctx)
-	defer context.AfterFunc(ctx, func() {
-		_ = client.CancelMigration(lasting) // too late, or done: the stream tells
-	})()
-	for e, err := range client.MigrationEvents(lasting) {
-		switch {
-		case err != nil:
-			return nil, err
-		case e.Fault != "":
-			return nil, errors.New(e.Fault)
-		case e.Final:
-			result := new(migration.Result)
-			return result, json.Unmarshal(e.Data, result)
-		}
-		var p migration.Progress
-		if err := json.Unmarshal(e.Data, &p); err != nil {
-			return nil, fmt.Errorf("progress of the migration: %w", err)
-		}
-		show(p)
-	}
-	return nil, api.ErrStreamCut
 }

@@ -29,7 +29,15 @@ type outgoing struct {
 	verdicts chan *verdict
 }
 
-func (o *outgoing) settle(err error) { o.once.Do(func() { o.settled <- err }) }
+// settle answers the request that started the migration. It reports whether this
+// was the answer: only the first one is.
+func (o *outgoing) settle(err error) (answered bool) {
+	o.once.Do(func() {
+		o.settled <- err
+		answered = true
+	})
+	return answered
+}
 
 // sourceMachine is a vmm.Machine as the migration sees it.
 type sourceMachine struct {
@@ -116,14 +124,10 @@ func (i *instance) sendOptions(r api.MigrationRequest) (to migration.Address, op
 
 // sent reports how a migration ended.
 func (i *instance) sent(o *outgoing, result *migration.Result, err error) {
-	if err != nil && outcomeOf(err) == api.GuestKept && len(result.Rounds) == 0 {
+	if err != nil && outcomeOf(err) == api.GuestKept && o.settle(err) {
 		// A refusal answers the request that started the migration; the session
 		// tells it to the readers of the stream.
-		select {
-		case o.settled <- err:
-			return
-		default: // the request was answered: it had been accepted
-		}
+		return
 	}
 	o.settle(nil)
 	if err != nil {
@@ -147,6 +151,9 @@ func outcomeOf(err error) api.Event {
 	}
 }
 
+// resultTimeout bounds the wait for a client that reads how a migration ended.
+const resultTimeout = time.Second
+
 // endMigration cancels what can be cancelled and waits until the outcome is told,
 // so that whoever reads the stream gets its last line.
 func (i *instance) endMigration() {
@@ -156,6 +163,11 @@ func (i *instance) endMigration() {
 	if o != nil {
 		o.cancel()
 		<-o.ended
+	}
+	if m := i.current(); m != nil && m.Outcome().Kind == vmm.EndedByMigration {
+		ctx, cancel := context.WithTimeout(context.Background(), resultTimeout)
+		defer cancel()
+		i.session.AwaitResultTold(ctx)
 	}
 }
 

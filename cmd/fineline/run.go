@@ -124,6 +124,11 @@ func (f *runFlags) run(c *cobra.Command) (err error) {
 		}
 		err = errors.Join(err, closeErr)
 	}()
+	if f.incoming != "" { // before the API: who sees that it answers may migrate
+		if err := i.listen(c.Context(), f.incoming); err != nil {
+			return err
+		}
+	}
 	if f.apiPath != "" {
 		stopServing, err := serveAPI(i.session, f.apiPath, f.id)
 		if err != nil {
@@ -131,12 +136,7 @@ func (f *runFlags) run(c *cobra.Command) (err error) {
 		}
 		defer stopServing()
 	}
-	switch {
-	case f.incoming != "":
-		if err := i.listen(c.Context(), f.incoming); err != nil {
-			return err
-		}
-	case f.kernel != "":
+	if f.kernel != "" {
 		if err := i.session.Start(c.Context()); err != nil {
 			return err
 		}

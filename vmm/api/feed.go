@@ -21,10 +21,12 @@ type feed struct {
 	final   bool
 	changed chan struct{} // closed and replaced with each event
 	ended   chan struct{} // closed with the final event
+	told    chan struct{} // closed when a reader has been given the final event
+	once    sync.Once     // for told
 }
 
 func newFeed() *feed {
-	return &feed{changed: make(chan struct{}), ended: make(chan struct{})}
+	return &feed{changed: make(chan struct{}), ended: make(chan struct{}), told: make(chan struct{})}
 }
 
 // publish replaces the latest event. After the final one it does nothing: the first end counts.
@@ -46,6 +48,9 @@ func (f *feed) publish(ev MigrationEvent) {
 		close(f.ended)
 	}
 }
+
+// finalTold notes that a reader has been given the final event.
+func (f *feed) finalTold() { f.once.Do(func() { close(f.told) }) }
 
 func (f *feed) isFinal() bool {
 	f.mu.Lock()

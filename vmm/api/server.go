@@ -156,6 +156,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	f.finalTold()
 }
 
 // setDeadline ignores a failure: a connection that takes no deadline is gone, and the next

@@ -216,6 +216,20 @@ func (s *Session) MigrationEnded(outcome Event, result any) error {
 	return err
 }
 
+// AwaitResultTold returns when somebody has been given the result of the latest migration, or ctx
+// ends. A process that ends because its guest has moved waits so for the client that asked for it:
+// a fast migration is over before that client, answered by PUT, reads the stream.
+func (s *Session) AwaitResultTold(ctx context.Context) {
+	f := s.watch()
+	if f == nil {
+		return
+	}
+	select {
+	case <-f.told:
+	case <-ctx.Done():
+	}
+}
+
 // GuestEnded reports that the guest powered itself off or died.
 func (s *Session) GuestEnded() {
 	s.mu.Lock()

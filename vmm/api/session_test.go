@@ -6,6 +6,8 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -306,4 +308,30 @@ func TestManyClientsAtOnce(t *testing.T) {
 		})
 	}
 	clients.Wait()
+}
+
+// TestAwaitResultTold: a process that ends after its migration waits for the reader of the result.
+func TestAwaitResultTold(t *testing.T) {
+	_, s := started(t)
+	s.AwaitResultTold(t.Context()) // no migration: at once
+	if err := s.StartMigration(t.Context(), request); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.MigrationEnded(GuestMoved, "the result"); err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.AwaitResultTold(ended) // nobody reads: not for ever
+	select {
+	case <-s.watch().told:
+		t.Fatal("told before anybody has read")
+	default:
+	}
+	w := httptest.NewRecorder()
+	NewServer(s, quietConfig()).stream(w, httptest.NewRequest(http.MethodGet, pathMigrationEvents, nil))
+	s.AwaitResultTold(t.Context())
+	if !strings.Contains(w.Body.String(), "the result") {
+		t.Errorf("the stream says %q", w.Body)
+	}
 }

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/migration/inject"
+	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/vmm/api"
+)
+
+// owner is who runs the guest when all is settled.
+type owner string
+
+const (
+	atSource      owner = "source"
+	atDestination owner = "destination"
+	// pausedThere: it belongs to the destination, which could not start it and says so.
+	pausedThere owner = "destination, paused"
+	// nobody: a VMM died with its guest.
+	nobody owner = "nobody"
+)
+
+// law says whose the guest is after each fault: the rules of migration/doc.go, written down by
+// point and action. A point that is missing here fails the test.
+var law = map[inject.Point]map[inject.Action]owner{
+	// Nothing has left the source that could run: its death is the guest's.
+	inject.SourcePreflight: {inject.Kill: nobody, inject.Cut: atSource, inject.Error: atSource},
+	inject.SourcePrecopy:   {inject.Kill: nobody, inject.Cut: atSource, inject.Error: atSource},
+	inject.SourcePaused:    {inject.Kill: nobody, inject.Cut: atSource, inject.Error: atSource},
+	// The destination has it all and proves the source's death (rule 3); a living source takes it back (rule 2).
+	inject.SourceStateSent: {inject.Kill: atDestination, inject.Cut: atSource, inject.Error: atSource},
+	// The word is given: the source may only ask (rule 5).
+	inject.SourceCommitSent: {inject.Kill: atDestination, inject.Cut: atDestination, inject.Error: atDestination},
+	inject.SourceDone:       {inject.Kill: atDestination, inject.Cut: atDestination, inject.Error: atDestination},
+	// It took the guest back and dies with it.
+	inject.SourceCancelled: {inject.Kill: nobody, inject.Cut: atSource, inject.Error: atSource},
+	inject.SourceFailed:    {inject.Kill: nobody, inject.Cut: atSource, inject.Error: atSource},
+
+	inject.DestinationAccepted:  {inject.Kill: atSource, inject.Cut: atSource, inject.Error: atSource},
+	inject.DestinationReceiving: {inject.Kill: atSource, inject.Cut: atSource, inject.Error: atSource},
+	inject.DestinationReady:     {inject.Kill: atSource, inject.Cut: atSource, inject.Error: atSource},
+	// After the commit never (rule 6).
+	inject.DestinationOwner:     {inject.Kill: nobody, inject.Cut: atDestination, inject.Error: pausedThere},
+	inject.DestinationDiscarded: {inject.Kill: atSource, inject.Cut: atSource, inject.Error: atSource},
+}
+
+// ownershipCase is one migration that goes wrong.
+type ownershipCase struct {
+	source, destination string // plans of faults
+	cancel              bool   // somebody cancels in the first round
+	want                owner
+}
+
+func (c ownershipCase) String() string {
+	parts := []string{}
+	for _, p := range []string{c.source, c.destination} {
+		if p != "" {
+			parts = append(parts, p)
+		}
+	}
+	return strings.Join(parts, ",")
+}
+
+// enumerate makes a case for each point and action. A point behind which there is no
+// way without a fault gets one from the side given here.
+func enumerate(t *testing.T) []ownershipCase {
+	var cases []ownershipCase
+	for _, point := range inject.Points() {
+		for _, action := range inject.Actions() {
+			want, ok := law[point][action]
+			if !ok {
+				t.Errorf("the law says nothing about %s=%s", point, action)
+			}
+			c := ownershipCase{want: want, cancel: point == inject.SourceCancelled}
+			fault := fmt.Sprintf("%s=%s", point, action)
+			if strings.HasPrefix(string(point), "source.") {
+				c.source = fault
+			} else {
+				c.destination = fault
+			}
+			switch point {
+			case inject.SourceFailed:
+				c.destination = "destination.receiving=error"
+			case inject.DestinationDiscarded:
+				c.source = "source.paused=error"
+			}
+			cases = append(cases, c)
+		}
+	}
+	// The same phases, reached when the destination has the whole guest and could run it.
+	return append(cases,
+		ownershipCase{source: "source.state-sent=error,source.failed=kill", want: nobody},
+		ownershipCase{source: "source.state-sent=cut,source.failed=kill", want: nobody},
+		ownershipCase{source: "source.state-sent=error,source.failed=cut", want: atSource},
+		ownershipCase{source: "source.state-sent=error,source.failed=error", want: atSource},
+		ownershipCase{source: "source.state-sent=error", destination: "destination.discarded=kill", want: atSource},
+		ownershipCase{source: "source.state-sent=cut", destination: "destination.ready=kill", want: atSource},
+		ownershipCase{source: "source.commit-sent=cut", destination: "destination.owner=kill", want: nobody},
+		ownershipCase{source: "source.commit-sent=kill", destination: "destination.ready=cut", want: atSource},
+		ownershipCase{source: "source.commit-sent=cut", destination: "destination.owner=cut", want: atDestination},
+	)
+}
+
+// ownershipLoad checks each line before it is written again.
+const ownershipLoad = "pages=1024 lines=4 rate=20000 pattern=random verify=1 progress=0"
+
+// TestOwnership fails a migration at every phase of either side in every way, and looks who runs.
+func TestOwnership(t *testing.T) {
+	needKVM(t)
+	for _, c := range enumerate(t) {
+		t.Run(c.String(), func(t *testing.T) { testOwnership(t, c) })
+	}
+}
+
+func testOwnership(t *testing.T, c ownershipCase) {
+	h := newHouse(t)
+	src := h.startDirty("src", c.source, ownershipLoad, "--memory", "64M")
+	dst, to := h.startIncoming("dst", c.destination)
+	before := src.check()
+	h.watchForTwo(src, dst)
+	r := request(to)
+	ctx, cancel := context.WithCancel(h.ctx)
+	defer cancel()
+	show := ignoreProgress
+	if c.cancel {
+		r.MaxBandwidthBytesPerSecond = 1 << 20
+		show = func(p migration.Progress) {
+			if p.Round > 0 {
+				cancel()
+			}
+		}
+	}
+	result, err := src.Migrate(ctx, r, show)
+	if err == nil && result.Status == migration.StatusCompleted && c.want != atDestination {
+		t.Errorf("the migration was reported as completed, want the guest at %s", c.want)
+	}
+	verifyOwner(t, src, dst, c.want, before)
+	if strings.Contains(c.source, "=kill") != (exitCode(src.Err()) == -1) && c.want != atSource {
+		t.Errorf("source: %v", src.Err())
+	}
+}
+
+// verifyOwner waits until the sides have settled and checks everything that the law promises.
+func verifyOwner(t *testing.T, src, dst *machine, want owner, before uint64) {
+	t.Helper()
+	runs, other := src, dst
+	switch want {
+	case atSource:
+		src.awaitPhase(api.Running)
+		dst.awaitGone()
+	case atDestination, pausedThere:
+		runs, other = dst, src
+		src.awaitGone()
+		if want == pausedThere {
+			dst.awaitPhase(api.Paused)
+			if err := dst.API.Resume(dst.h.ctx); err != nil {
+				t.Fatalf("the destination cannot resume the guest that it owns: %v", err)
+			}
+		}
+		dst.awaitPhase(api.Running)
+	case nobody:
+		src.awaitGone()
+		dst.awaitGone()
+		checkJournals(t, src, dst)
+		return
+	}
+	// One side has ended, so nothing but the other can run; and what it runs is whole.
+	if after := runs.checkRuns(); after < before {
+		t.Errorf("the guest went from %d steps back to %d", before, after)
+	}
+	if code := exitCode(other.Err()); code == 0 && want == atSource || code > 0 && want != atSource {
+		t.Errorf("%s does not run the guest and ended with %d\n%s", other.name, code, other.Stderr())
+	}
+	if exitCode(other.Err()) >= 0 {
+		other.checkLeftovers()
+	}
+	runs.stop()
+	checkJournals(t, src, dst)
+}
+
+// checkJournals: after any crash, whoever reads both journals finds at most one owner.
+func checkJournals(t *testing.T, src, dst *machine) {
+	t.Helper()
+	s, d := src.lastPhase(), dst.lastPhase()
+	if d == journal.Owner && (s == journal.Failed || s == journal.Cancelled) {
+		t.Errorf("the source took the guest back (%s) and the destination owns it", s)
+	}
+	if s == journal.Done && d != journal.Owner {
+		t.Errorf("the source gave the guest away and the destination's journal ends with %q", d)
+	}
+}
+
+// watchForTwo looks at both sides all the time until the test ends. The source is asked before
+// and after the destination, so that a hand-over in between is not taken for two guests.
+func (h *house) watchForTwo(src, dst *machine) {
+	ctx, cancel := context.WithCancel(h.ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			first, there, second := src.phase(), dst.phase(), src.phase()
+			running := api.Running.String()
+			if first == running && there == running && second == running {
+				h.t.Error("source and destination both say that they run the guest")
+				return
+			}
+			if first == "" && there == "" {
+				return // both have ended
+			}
+		}
+	}()
+	h.t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+}
