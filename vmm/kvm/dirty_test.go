@@ -90,9 +90,18 @@ func (m *testVM) collect(src memory.DirtySource) []memory.GPA {
 	set := m.mem.NewPageSet()
 	must(m, src.Collect(set))
 	var pages []memory.GPA
-	set.Range(func(gpa memory.GPA) bool { pages = append(pages, gpa); return true })
+	set.Range(func(gpa memory.GPA) bool {
+		if !isPageTable(gpa) {
+			pages = append(pages, gpa)
+		}
+		return true
+	})
 	return pages
 }
+
+// isPageTable tells the guest's page tables: with nested paging the processor's own
+// walk counts as a store to them (AMD APM vol. 2, 15.25.5).
+func isPageTable(gpa memory.GPA) bool { return gpa >= pml4Addr && gpa < codeAddr }
 
 func (m *testVM) wantPages(what string, got, want []memory.GPA) {
 	m.Helper()
@@ -203,9 +212,12 @@ func TestCollectWhileRunning(t *testing.T) {
 				t.Fatalf("page %#x was never reported", gpa)
 			}
 		}
-		if n := got.Len(); n != uint64(len(want)) {
-			t.Errorf("%d pages reported, %d written", n, len(want))
-		}
+		got.Range(func(gpa memory.GPA) bool {
+			if !isPageTable(gpa) && !slices.Contains(want, gpa) {
+				t.Errorf("page %#x was reported and not written", gpa)
+			}
+			return true
+		})
 	})
 }
 
