@@ -12,13 +12,11 @@ import (
 // What other tools do when the guest writes faster than the link: QEMU goes on for ever, Cloud
 // Hypervisor gives up or goes on after an hour, Xen stops after a fixed number of rounds. A user who
 // typed "migrate" wants the machine moved, and one who gave a downtime wants to know if it was missed.
-// So by default the last rounds are forced and the result says converged: false; with Strict the
-// guest stays where it is and the error says what the downtime would have been.
+// So the last rounds are forced and the result says converged: false.
 type Rule struct {
 	MaxDowntime time.Duration
-	MaxRounds   int  // rounds with the guest running
-	StallRounds int  // rounds in a row without progress
-	Strict      bool // rather cancel than exceed MaxDowntime
+	MaxRounds   int // rounds with the guest running
+	StallRounds int // rounds in a row without progress
 }
 
 // decision is the outcome of Rule.decide.
@@ -28,7 +26,6 @@ const (
 	continueRounds decision = iota
 	stopConverged           // the rest fits
 	stopForced              // it does not, and more rounds will not help
-	giveUp                  // the same, with Strict
 )
 
 // outlook is what is known at the end of a round.
@@ -59,9 +56,6 @@ func (r Rule) decide(o outlook) decision {
 	if len(o.rounds) < r.MaxRounds && !r.stalled(o) {
 		return continueRounds
 	}
-	if r.Strict {
-		return giveUp
-	}
 	return stopForced
 }
 
@@ -88,16 +82,26 @@ func (r Rule) stalled(o outlook) bool {
 const bandwidthWindowBytes = 8 << 20
 
 // bandwidth is measured from the first byte of a round to its acknowledgement, so it holds the
-// destination's work too and no byte that only lies in a socket's buffer. 0: nothing was sent yet.
+// destination's work too and no byte that only lies in a socket's buffer. 0: nothing was sent yet. A
+// round of mostly zero pages was spent on looking at them and says little about the link, so it counts
+// only if there is no other.
 func bandwidth(rounds []Round) float64 {
+	if rate := bandwidthOf(rounds, false); rate > 0 {
+		return rate
+	}
+	return bandwidthOf(rounds, true)
+}
+
+func bandwidthOf(rounds []Round, all bool) float64 {
 	var bytes uint64
 	var took time.Duration
 	for i := len(rounds) - 1; i >= 0 && bytes < bandwidthWindowBytes; i-- {
-		if rounds[i].Paused {
-			continue // it has no acknowledgement
+		r := rounds[i]
+		if r.Paused || !all && r.ZeroPages > r.Pages {
+			continue // a paused one has no acknowledgement
 		}
-		bytes += rounds[i].Bytes
-		took += rounds[i].took
+		bytes += r.Bytes
+		took += r.took
 	}
 	if took <= 0 {
 		return 0

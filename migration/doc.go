@@ -38,6 +38,12 @@
 // killed after it became the owner. Why the source's journal is read in rule 3: a source that cancelled,
 // resumed and later died must not come back as it was at the cancel.
 //
+// A journal is read after the end of its process, also of one that ended as it should: that it discarded
+// the guest, or that it owned it and the guest powered off, is what the other side has to learn. So who
+// may delete a journal asks it first (journal.Needed): a hand-over for which both sides held the whole
+// guest must be settled, which it is once the peer is known to know the end (DONE, ABORT, a verdict) or
+// is proved dead. A human's word settles nothing.
+//
 // # What is made durable when
 //
 // An fsync costs milliseconds on a disk, and the guest is stopped from paused to owner. The law needs

@@ -6,12 +6,8 @@ import (
 	"fmt"
 )
 
-// Classes of failure that a caller acts on. In all of them but the last two the guest runs at the
-// source.
+// Classes of failure that a caller acts on. Where the guest is then, Send and Receive say.
 var (
-	// ErrNotConverging: the guest writes faster than the link carries, and Strict forbids the
-	// downtime that a stop would cost.
-	ErrNotConverging = errors.New("the migration does not converge")
 	// ErrTimeout: the time allowed for the migration is over.
 	ErrTimeout = errors.New("the migration took longer than allowed")
 	// ErrConnectionLost: the connection to the peer ended.
@@ -43,7 +39,11 @@ func (e *AbortedError) Error() string {
 }
 
 // DiscardedError: the destination threw the incoming machine away. The guest is not here.
-type DiscardedError struct{ Cause error }
+type DiscardedError struct {
+	// Accepted: the source had been promised that its machine is taken. Without that nothing has happened.
+	Accepted bool
+	Cause    error
+}
 
 func (e *DiscardedError) Error() string {
 	return fmt.Sprintf("incoming migration failed, nothing runs here: %v", e.Cause)
@@ -68,6 +68,10 @@ func (e *InDoubtError) Error() string {
 }
 
 func (e *InDoubtError) Unwrap() error { return e.Cause }
+
+// errJustCommitted: a human's "here" was given before the destination was heard and told to run.
+var errJustCommitted = errors.New("the destination has just answered that it holds the guest and was told to run it; " +
+	"ask again before you decide")
 
 // isCancel reports whether the migration ended because somebody asked for it.
 func isCancel(ctx context.Context, err error) bool {

@@ -107,8 +107,11 @@ func (s *sender) prepareCommit(ctx context.Context) error {
 	durable := make(chan error, 1)
 	go func() { durable <- s.opts.Journal.Sync() }()
 	_, err := s.link.expect(ctx, wire.TypeReady)
-	if syncErr := <-durable; err == nil {
-		err = syncErr
+	if err == nil {
+		select { // a disk that hangs must not hold a paused guest beyond the time allowed
+		case err = <-durable:
+		case <-ctx.Done():
+		}
 	}
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -163,6 +166,7 @@ func (s *sender) handedOver(running *wire.Running) error {
 
 // giveAway makes sure that the guest never runs here again.
 func (s *sender) giveAway() {
+	s.gaveAway = true
 	s.stopTracking()
 	s.src.Release()
 	if err := s.opts.Journal.Append(s.record(journal.Done, "")); err != nil {

@@ -18,8 +18,8 @@ type ListenOptions struct {
 	Journal     *journal.Journal // of this process; the caller closes it after the Listener
 	Build       string           // of this program, shown to the peer
 	PeerTimeout time.Duration    // for the first frame of a connection, and for a write; 0: 10 s
-	// InDoubt, if set, is called when a machine is ready here and the connection to its source is lost,
-	// so that nobody can say yet whose the guest is. It must not block.
+	// InDoubt, if set, is called when a machine is ready here, the connection to its source is lost, and
+	// neither a new one nor a proof of the source's death has come soon after. It must not block.
 	InDoubt func(cause error)
 	Log     logrus.FieldLogger
 
@@ -40,6 +40,7 @@ type Listener struct {
 
 	mu      sync.Mutex
 	session *session // the newest
+	closing bool     // no Receive begins any more
 }
 
 // maxVisitors bounds the connections that are being greeted at one time.
@@ -85,12 +86,25 @@ func (l *Listener) Address() Address {
 
 // shut stops listening and ends every wait.
 func (l *Listener) shut() {
+	l.mu.Lock()
+	l.closing = true
+	l.mu.Unlock()
 	l.cancel()
 	_ = l.ln.Close()
 }
 
+// begin counts a Receive among what Close waits for; closing keeps that from racing the wait.
+func (l *Listener) begin() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closing {
+		l.tasks.Add(1)
+	}
+	return !l.closing
+}
+
 // Close stops listening, makes a Receive under way discard its machine unless it owns it, and waits
-// until all connections are closed.
+// until that has returned and all connections are closed.
 func (l *Listener) Close() error {
 	l.shut()
 	l.tasks.Wait()
@@ -225,6 +239,7 @@ func (l *Listener) answer(ctx context.Context, v *visitor, verdict wire.Verdict)
 		return
 	}
 	if _, err := v.next(ctx, wire.Of(wire.TypeDone)); err == nil {
+		l.opts.Journal.Settle(v.hello.MachineID, v.hello.Generation)
 		l.shut()
 	}
 }

@@ -110,7 +110,9 @@ type pair struct {
 	l      *Listener
 	// wrap, if set, puts faults into every connection, of both sides.
 	wrap func(side string, c net.Conn) net.Conn
-	ctx  context.Context
+	// inDoubt, if set, is the destination's.
+	inDoubt func(error)
+	ctx     context.Context
 	// compared is the outcome of comparing the two memories when the destination runs.
 	compared error
 }
@@ -182,7 +184,7 @@ func (p *pair) listen(address string) {
 	}
 	p.dst.ln = ln
 	l, err := newListener(&sideListener{Listener: ln, pair: p}, ListenOptions{
-		Journal: p.dst.journal, PeerTimeout: 5 * time.Second, hooks: p.dst.hooks,
+		Journal: p.dst.journal, PeerTimeout: p.opts.PeerTimeout, InDoubt: p.inDoubt, hooks: p.dst.hooks,
 	})
 	if err != nil {
 		p.t.Fatal(err)

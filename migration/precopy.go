@@ -16,9 +16,11 @@ func (s *sender) precopy(ctx context.Context) error {
 	if err := s.time.enter(stagePrecopy); err != nil {
 		return err
 	}
+	began := s.clock.Now()
 	if err := s.opts.Journal.Append(s.record(journal.Precopy, "")); err != nil {
 		return err
 	}
+	s.fsync = s.clock.Now() - began
 	if err := s.inject(inject.SourcePrecopy); err != nil {
 		return err
 	}
@@ -45,9 +47,6 @@ func (s *sender) precopy(ctx context.Context) error {
 			s.opts.Log.Warnf("migration: does not converge after %d rounds; pausing the guest for about %v",
 				len(look.rounds), look.downtime().Round(time.Millisecond))
 			return nil
-		case giveUp:
-			return fmt.Errorf("%w: after %d rounds the pause would take about %v, and %v is allowed; allow more or lower the guest's load",
-				ErrNotConverging, len(look.rounds), look.downtime().Round(time.Millisecond), s.opts.Rule.MaxDowntime)
 		}
 	}
 }
@@ -61,15 +60,15 @@ func (s *sender) decide(look outlook) decision {
 	return d
 }
 
-// stateOverhead is what pausing, saving, restoring and the commit's fsync take besides the round trips
-// of READY and COMMIT: a flat allowance.
+// stateOverhead is what pausing, saving and restoring take besides the round trips of READY and COMMIT
+// and two durable records, "state-sent" here and "owner" there: a flat allowance.
 const stateOverhead = time.Millisecond
 
 func (s *sender) outlook() outlook {
 	return outlook{
 		rounds:         s.result.Rounds,
 		remainingPages: s.dirty.Len(),
-		overhead:       stateOverhead + 2*s.roundTrip,
+		overhead:       stateOverhead + 2*s.roundTrip + 2*s.fsync,
 		bytesPerS:      bandwidth(s.result.Rounds),
 	}
 }
@@ -82,10 +81,13 @@ func (s *sender) liveRound(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	asked := s.clock.Now()
 	if _, err := s.link.expect(ctx, wire.TypeRoundAck); err != nil {
 		return err
 	}
 	took := s.clock.Now() - began
+	// The quickest answer is the nearest to the round trip: the others hold work of the destination.
+	s.roundTrip = min(s.roundTrip, s.clock.Now()-asked)
 	s.dirty.Clear()
 	if err := s.tracker.Collect(s.dirty); err != nil {
 		return err
@@ -100,7 +102,9 @@ func (s *sender) sendRound(ctx context.Context) (tally, uint64, error) {
 	joined, release := s.link.join(ctx)
 	defer release()
 	before := s.bytesSent()
-	s.report(true)
+	if !s.paused { // else it would be downtime
+		s.report(true)
+	}
 	sum, err := s.pump.run(joined, s.dirty)
 	if err != nil {
 		return sum, 0, err
@@ -126,7 +130,7 @@ func (s *sender) writeBatch(ctx context.Context, limit *throttle, b *wire.Batch)
 		if err := limit.wait(ctx, b.SizeBytes()); err != nil {
 			return err
 		}
+		s.report(false)
 	}
-	s.report(false)
 	return s.link.send(ctx, func(w *wire.Writer) error { return w.Batch(b) })
 }

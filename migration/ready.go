@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
@@ -28,10 +29,7 @@ func (s *session) ready(ctx context.Context) error {
 		}
 		s.visitor.close()
 		s.log.Warn("migration: the connection is lost and the machine is ready; waiting for the source to say what it is")
-		if s.l.opts.InDoubt != nil {
-			s.l.opts.InDoubt(err)
-		}
-		switch outcome, err := s.withoutConnection(ctx); {
+		switch outcome, err := s.withoutConnection(ctx, err); {
 		case err != nil:
 			return s.discard(err)
 		case outcome == takeOver:
@@ -52,9 +50,15 @@ const (
 // errTakenBack: the source had resumed the guest before it died.
 var errTakenBack = errors.New("the source took the guest back before it died")
 
+// doubtGrace is how long a lost connection may stay so before it is called a doubt: a source that lives
+// is back at once, and the death of one that does not is proved as fast.
+const doubtGrace = time.Second
+
 // withoutConnection waits for the source on a new connection, or for the proof that it is dead, or for
 // a human.
-func (s *session) withoutConnection(ctx context.Context) (outcome, error) {
+func (s *session) withoutConnection(ctx context.Context, lost error) (outcome, error) {
+	grace := time.NewTimer(doubtGrace)
+	defer grace.Stop()
 	var dead <-chan struct{}
 	if s.watch != nil {
 		dead = s.watch.Done()
@@ -73,6 +77,12 @@ func (s *session) withoutConnection(ctx context.Context) (outcome, error) {
 				return takeOver, err
 			}
 			s.log.Warnf("migration: in doubt whether to run the guest: %v; look at the source's host and decide", err)
+			lost = err
+			grace.Reset(0)
+		case <-grace.C:
+			if s.l.opts.InDoubt != nil {
+				s.l.opts.InDoubt(lost)
+			}
 		case d := <-s.decisions:
 			if d == GuestIsThere {
 				return 0, errors.New("decided by hand that the guest is not here")
@@ -135,6 +145,7 @@ func (s *session) awaitDone() {
 	ctx, cancel := context.WithTimeoutCause(s.l.ctx, s.l.opts.PeerTimeout, ErrPeerSilent)
 	defer cancel()
 	if _, err := s.visitor.next(ctx, wire.Of(wire.TypeDone)); err == nil {
+		s.settle()
 		s.l.shut()
 		return
 	}
@@ -144,6 +155,7 @@ func (s *session) awaitDone() {
 	}
 	select {
 	case <-dead: // nobody is left who could ask
+		s.settle()
 		s.l.shut()
 	case <-s.l.ctx.Done():
 	}

@@ -21,6 +21,10 @@ import (
 // With ErrNotStarted the guest belongs here, paused. The end of ctx, or Close, discards what has not
 // been committed. One Receive at a time.
 func (l *Listener) Receive(ctx context.Context, target Target) (*Received, error) {
+	if !l.begin() {
+		return nil, &DiscardedError{Cause: net.ErrClosed}
+	}
+	defer l.tasks.Done()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := context.AfterFunc(l.ctx, func() { cancel(net.ErrClosed) })
@@ -50,7 +54,7 @@ func (l *Listener) serve(ctx context.Context, v *visitor, target Target) (*Recei
 		s.stopWatch()
 	}
 	if err != nil && s.fate != wire.FateOwner {
-		return nil, &DiscardedError{Cause: err}
+		return nil, &DiscardedError{Accepted: s.accepted, Cause: err}
 	}
 	return s.received(), err
 }
@@ -63,8 +67,10 @@ type session struct {
 	source *wire.Hello
 	watch  identity.Watch // of the source's process; nil when its death cannot be proved
 	apply  *applier
-	paused bool // a paused round has ended
-	built  bool // Prepare has succeeded
+
+	paused   bool // a paused round has ended
+	built    bool // Prepare has succeeded
+	accepted bool // the journal may know of this session
 
 	visits    chan *visitor // the source on a new connection
 	decisions chan Decision
@@ -143,7 +149,10 @@ func (s *session) describing(ctx context.Context) error {
 	if err := s.visitor.send(wire.TypeHello, s.l.hello(s.visitor)); err != nil {
 		return err
 	}
-	f, err := s.next(ctx, wire.TypeDescription, wire.TypeAbort)
+	// Whoever says HELLO and no more must not keep others out.
+	described, cancel := context.WithTimeoutCause(ctx, s.l.opts.PeerTimeout, ErrPeerSilent)
+	defer cancel()
+	f, err := s.next(described, wire.TypeDescription, wire.TypeAbort)
 	if err != nil {
 		return err
 	}
@@ -155,6 +164,7 @@ func (s *session) describing(ctx context.Context) error {
 	if s.apply, err = newApplier(mem); err != nil {
 		return s.refuse(err)
 	}
+	s.accepted = true
 	if err := s.l.opts.Journal.Append(s.record(journal.Accepted, "")); err != nil {
 		return s.refuse(err)
 	}
@@ -247,7 +257,7 @@ func (s *session) next(ctx context.Context, types ...wire.Type) (wire.Frame, err
 // discard throws the machine away and says so, in this order. It returns the cause.
 func (s *session) discard(cause error) error {
 	s.fate = wire.FateDiscarded
-	if s.accepted() {
+	if s.accepted {
 		record := s.record(journal.Discarded, wire.NewReason(cause.Error(), false).Text)
 		if err := s.l.opts.Journal.Append(record); err != nil {
 			// What counts is that there is no "owner", or that this process lives and says so.
@@ -263,7 +273,10 @@ func (s *session) discard(cause error) error {
 	var refused *refusedError
 	switch {
 	case errors.As(cause, &refused):
+	case errors.Is(cause, errTakenBack):
+		s.settle()
 	case errors.As(cause, &aborted):
+		s.settle() // the source decided so, and needs no answer
 		_ = s.visitor.send(wire.TypeVerdict, wire.Verdict{Fate: wire.FateDiscarded})
 	default:
 		_ = s.visitor.send(wire.TypeAbort, wire.NewReason(cause.Error(), errors.Is(cause, context.Canceled)))
@@ -271,10 +284,8 @@ func (s *session) discard(cause error) error {
 	return cause
 }
 
-// accepted reports whether the journal knows of this session.
-func (s *session) accepted() bool {
-	return len(s.l.opts.Journal.Records(s.source.MachineID, s.source.Generation)) > 0
-}
+// settle notes that the source knows the end, or is dead.
+func (s *session) settle() { s.l.opts.Journal.Settle(s.source.MachineID, s.source.Generation) }
 
 func (s *session) record(phase journal.Phase, reason string) journal.Record {
 	return journal.Record{

@@ -38,7 +38,8 @@ type sender struct {
 	peer       *wire.Hello    // what the destination said it is
 	watch      identity.Watch // of the destination's process; nil when its death cannot be proved
 	link       *link          // the newest connection; nil before the first
-	roundTrip  time.Duration
+	roundTrip  time.Duration  // the shortest seen
+	fsync      time.Duration  // of one durable record
 
 	enc     encoder
 	pump    *pump
@@ -50,6 +51,9 @@ type sender struct {
 	stateSent bool // STATE has begun to leave: the destination may be ready
 	commit    bool // COMMIT may have left
 	discarded bool // the destination will never run the guest: it said so, or it is proved
+	gaveAway  bool // the guest is the destination's: it said so, or it is proved
+	byHand    bool // discarded or gaveAway is a human's word
+	commanded bool // COMMIT was sent again since settle began
 
 	time      *timeline
 	result    Result
@@ -87,25 +91,30 @@ func newSender(src Source, to Address, opts SendOptions) (*sender, error) {
 
 // run performs the hand-over, or undoes it.
 func (s *sender) run(ctx context.Context) error {
-	bounded := ctx
-	if s.opts.TimeoutStrategy == TimeoutCancel {
-		var cancel context.CancelFunc
-		bounded, cancel = context.WithTimeoutCause(ctx, s.opts.Timeout,
-			fmt.Errorf("%w (%v); raise the timeout, the bandwidth or the downtime", ErrTimeout, s.opts.Timeout))
-		defer cancel()
-	}
-	for _, step := range []func(context.Context) error{s.preflight, s.precopy, s.stopAndCopy, s.prepareCommit} {
-		err := step(bounded)
-		if err == nil {
-			continue
-		}
-		// What a step fails with when it is interrupted ("i/o timeout") is not the cause.
-		if cause := context.Cause(bounded); cause != nil && !errors.Is(err, cause) {
-			err = fmt.Errorf("%w: %w", cause, err)
-		}
+	bounded, cancel := context.WithTimeoutCause(ctx, s.opts.Timeout,
+		fmt.Errorf("%w (%v); raise the timeout, the bandwidth or the downtime", ErrTimeout, s.opts.Timeout))
+	defer cancel()
+	if err := s.step(bounded, s.preflight); err != nil {
 		return s.abandon(ctx, err)
 	}
+	if s.opts.TimeoutStrategy == TimeoutIgnore {
+		bounded = ctx // what was promised by the destination is carried through
+	}
+	for _, step := range []func(context.Context) error{s.precopy, s.stopAndCopy, s.prepareCommit} {
+		if err := s.step(bounded, step); err != nil {
+			return s.abandon(ctx, err)
+		}
+	}
 	return s.commitAndSettle()
+}
+
+// step runs one. What it fails with when it is interrupted ("i/o timeout") is not the cause.
+func (s *sender) step(ctx context.Context, step func(context.Context) error) error {
+	err := step(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
 }
 
 // preflight ends with a destination that has built the machine and promised to take it. Nothing of
@@ -282,6 +291,10 @@ func (s *sender) finish(err error) (*Result, error) {
 	if !errors.As(err, &doubt) && s.watch != nil {
 		s.watch.Close()
 		s.watch = nil
+	}
+	// A destination that is not ready discards by itself; any other reads our journal unless it knows.
+	if doubt == nil && !s.byHand && (s.gaveAway || s.discarded || !s.stateSent) {
+		s.opts.Journal.Settle(s.opts.MachineID, s.generation)
 	}
 	r := &s.result
 	switch {

@@ -134,6 +134,12 @@ func (s *sender) ask(ctx context.Context, reason wire.Reason) (*wire.Verdict, er
 	if !s.commit {
 		return &wire.Verdict{Fate: wire.FateDiscarded}, s.abortOver(ctx, reason)
 	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	// From here on the destination may run the guest: whoever stops asking must first hear its answer.
+	s.commanded = true
+	ctx = context.WithoutCancel(ctx)
 	if err := s.link.send(ctx, func(w *wire.Writer) error { return w.Signal(wire.TypeCommit) }); err != nil {
 		return nil, err
 	}
@@ -185,6 +191,7 @@ func lastPhase(records []journal.Record, machineID string, generation uint64, si
 
 // settle finds out what became of a COMMIT whose answer is missing (rule 5), within the time allowed.
 func (s *sender) settle(ctx context.Context, cause error) error {
+	s.result.Status, s.commanded = "", false
 	deadline := s.clock.Now() + s.opts.ResolveTimeout
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		var aborted *AbortedError
@@ -238,12 +245,16 @@ const (
 )
 
 // ResolveInDoubt carries out a human's decision, which nothing can check: a wrong "here" makes two
-// guests of one. Its error says that the decision could not be carried out.
+// guests of one. Its error says that the decision could not be carried out. "Here" is refused when the
+// last Retry found the destination ready and sent COMMIT again without hearing more: then Retry first.
 func ResolveInDoubt(e *InDoubtError, d Decision) (*Result, error) {
 	s := e.sender
 	switch d {
 	case GuestIsHere:
-		s.discarded = true
+		if s.commanded {
+			return nil, errJustCommitted
+		}
+		s.discarded, s.byHand = true, true
 		cause := fmt.Errorf("decided by hand that the guest stays here: %w", e.Cause)
 		result, err := s.finish(s.abandon(context.Background(), cause))
 		if !s.paused {
@@ -251,6 +262,7 @@ func ResolveInDoubt(e *InDoubtError, d Decision) (*Result, error) {
 		}
 		return result, err
 	case GuestIsThere:
+		s.byHand = true
 		s.giveAway()
 		return s.finish(nil)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/sirupsen/logrus"
 
@@ -16,7 +17,8 @@ import (
 // incoming is the side of a process that waits for a machine.
 type incoming struct {
 	listener *migration.Listener
-	failed   chan error // gets why no machine came; capacity 1
+	failed   chan error    // gets why no machine came; capacity 1
+	over     chan struct{} // closed when no machine is under way any more
 }
 
 // listen binds the address and receives one machine in the background.
@@ -33,7 +35,7 @@ func (i *instance) listen(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	in := &incoming{listener: l, failed: make(chan error, 1)}
+	in := &incoming{listener: l, failed: make(chan error, 1), over: make(chan struct{})}
 	i.mu.Lock()
 	i.in = in
 	i.mu.Unlock()
@@ -41,19 +43,21 @@ func (i *instance) listen(ctx context.Context, address string) error {
 	return nil
 }
 
-// receive takes the first machine that this process accepts. A machine that it
-// refuses changes nothing here; one that is lost after that is the end, since this
+// receive takes the first machine that this process accepts. Whatever comes before
+// that changes nothing here; a machine that is lost after that is the end, since this
 // process was started for it.
 func (in *incoming) receive(ctx context.Context, i *instance) {
+	defer close(in.over)
 	for {
 		t := &targetMachine{i: i}
 		received, err := in.listener.Receive(ctx, t)
+		discarded := (*migration.DiscardedError)(nil)
 		switch {
-		case err == nil, errors.Is(err, migration.ErrNotStarted):
+		case !errors.As(err, &discarded): // it is here, if only paused
 			i.received(t, received, err)
 			return
-		case t.refused != nil:
-			logrus.WithError(t.refused).Warn("refused a machine; waiting for another")
+		case !discarded.Accepted && ctx.Err() == nil && !errors.Is(err, net.ErrClosed):
+			logrus.WithError(discarded.Cause).Warn("no machine came; waiting for another")
 		default:
 			in.failed <- err
 			return
@@ -103,20 +107,19 @@ func (i *instance) incomingFailed() <-chan error {
 
 // targetMachine builds the machine that arrives.
 type targetMachine struct {
-	i       *instance
-	m       *vmm.Machine
-	resume  bool  // the guest ran at the source
-	refused error // why the machine was not built
+	i      *instance
+	m      *vmm.Machine
+	resume bool // the guest ran at the source
 }
 
 var _ migration.Target = (*targetMachine)(nil)
 
-func (t *targetMachine) Prepare(description []byte) (*memory.Guest, error) {
+func (t *targetMachine) Prepare(description []byte) (_ *memory.Guest, err error) {
 	t.i.mu.Lock()
 	local := t.i.cfg
 	t.i.mu.Unlock()
-	if t.m, t.refused = vmm.NewFromDescription(description, local); t.refused != nil {
-		return nil, t.refused
+	if t.m, err = vmm.NewFromDescription(description, local); err != nil {
+		return nil, err
 	}
 	return t.m.Memory(), nil
 }
@@ -135,6 +138,7 @@ func (t *targetMachine) Run() error {
 }
 
 func (t *targetMachine) Discard() {
+	t.m.HandOver() // what its serial port has not sent yet is the source's to send
 	if err := t.m.Close(); err != nil {
 		logrus.WithError(err).Warn("the incoming machine could not be freed")
 	}

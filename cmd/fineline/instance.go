@@ -196,12 +196,16 @@ func (i *instance) Stop(context.Context) error {
 // close ends what still runs and returns how the guest's run ended.
 func (i *instance) close() (vmm.Outcome, error) {
 	i.mu.Lock()
-	m, in, logFile := i.machine, i.in, i.logFile
+	in := i.in
 	i.mu.Unlock()
 	var errs []error
-	if in != nil {
+	if in != nil { // first: a machine may be arriving
 		errs = append(errs, in.listener.Close())
+		<-in.over
 	}
+	i.mu.Lock()
+	m, logFile := i.machine, i.logFile
+	i.mu.Unlock()
 	outcome := vmm.Outcome{Kind: vmm.EndedByUser}
 	if m != nil {
 		m.Stop()

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
+
+	"github.com/sirupsen/logrus"
 
 	"github.com/fineline-vmm/fineline/migration/journal"
 )
@@ -20,15 +23,16 @@ func (i *instance) openJournal() (*journal.Journal, error) {
 	if i.journal != nil {
 		return i.journal, nil
 	}
-	path := i.journalPath
-	if path == "" {
-		dir, err := stateDir()
-		if err != nil {
-			return nil, err
+	var j *journal.Journal
+	var err error
+	if i.journalPath != "" {
+		j, err = journal.Open(i.journalPath)
+	} else {
+		var dir string
+		if dir, err = stateDir(); err == nil {
+			j, err = journal.Create(dir)
 		}
-		path = filepath.Join(dir, fmt.Sprintf("migration-%d.journal", os.Getpid()))
 	}
-	j, err := journal.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("migration journal: %w (choose another with --journal)", err)
 	}
@@ -36,19 +40,23 @@ func (i *instance) openJournal() (*journal.Journal, error) {
 	return j, nil
 }
 
-// closeJournal also removes a journal that the user did not ask for. What it says
-// is of use only to the peer of a process that was killed.
+// closeJournal also removes a journal that the user did not ask for, unless the peer
+// of a migration may not know yet how it ended: then it reads it here.
 func (i *instance) closeJournal() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.journal == nil {
 		return nil
 	}
-	err := i.journal.Close()
-	if i.journalPath == "" {
-		err = errors.Join(err, os.Remove(i.journal.Path()))
+	var err error
+	switch {
+	case i.journalPath != "":
+	case i.journal.Needed():
+		logrus.WithField("journal", i.journal.Path()).Warn("the other side of the migration may not know how it ended: the journal stays for it")
+	default:
+		err = i.journal.Remove()
 	}
-	return err
+	return errors.Join(err, i.journal.Close())
 }
 
 // stateDir is where journals go that the user named no place for. It must outlive
@@ -62,6 +70,15 @@ func stateDir() (string, error) {
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("folder of the migration journal: %w", err)
+	}
+	// Anybody may have made it first in a folder for temporary files, to choose who owns a guest.
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return "", fmt.Errorf("folder of the migration journal: %w", err)
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() || info.Mode().Perm() != 0o700 || int(stat.Uid) != os.Getuid() {
+		return "", fmt.Errorf("folder of the migration journal: %s is %v; it must be a folder of yours with mode 0700", dir, info.Mode())
 	}
 	return dir, nil
 }

@@ -18,13 +18,14 @@ import (
 
 // outgoing is one migration of this process's machine to another.
 type outgoing struct {
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 	// settled gets nil when the preflight has passed, or the refusal. Capacity 1:
 	// it is filled once and read once.
 	settled chan error
 	once    sync.Once
-	// ended is closed when the outcome was reported to the session.
-	ended chan struct{}
+	// ended is closed when the outcome was reported to the session; over, when nothing
+	// is in doubt any more either.
+	ended, over chan struct{}
 	// verdicts takes a human's decision while the outcome is in doubt.
 	verdicts chan *verdict
 }
@@ -68,8 +69,11 @@ func (i *instance) StartMigration(ctx context.Context, r api.MigrationRequest) e
 		return err
 	}
 	// A migration outlives the request that started it.
-	sendCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	o := &outgoing{cancel: cancel, settled: make(chan error, 1), verdicts: make(chan *verdict), ended: make(chan struct{})}
+	sendCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	o := &outgoing{
+		cancel: cancel, settled: make(chan error, 1), verdicts: make(chan *verdict),
+		ended: make(chan struct{}), over: make(chan struct{}),
+	}
 	opts.Progress = func(p migration.Progress) {
 		if p.Round > 0 {
 			o.settle(nil)
@@ -82,7 +86,8 @@ func (i *instance) StartMigration(ctx context.Context, r api.MigrationRequest) e
 	i.mu.Unlock()
 	source := sourceMachine{m: m, running: m.Status() == vmm.Running}
 	go func() {
-		defer cancel()
+		defer close(o.over)
+		defer cancel(nil)
 		result, err := migration.Send(sendCtx, source, to, opts)
 		i.sent(o, result, err)
 		close(o.ended)
@@ -90,6 +95,9 @@ func (i *instance) StartMigration(ctx context.Context, r api.MigrationRequest) e
 			i.settleDoubt(o, doubt)
 		}
 	}()
+	defer context.AfterFunc(ctx, func() {
+		cancel(fmt.Errorf("the destination has not accepted the machine in %v", api.OperationTimeout))
+	})()
 	return <-o.settled
 }
 
@@ -161,10 +169,11 @@ func (i *instance) endMigration() {
 	o := i.out
 	i.mu.Unlock()
 	if o != nil {
-		o.cancel()
+		o.cancel(nil)
 		<-o.ended
 	}
 	if m := i.current(); m != nil && m.Outcome().Kind == vmm.EndedByMigration {
+		<-o.over // what settled a doubt is still writing it down
 		ctx, cancel := context.WithTimeout(context.Background(), resultTimeout)
 		defer cancel()
 		i.session.AwaitResultTold(ctx)
@@ -178,6 +187,6 @@ func (i *instance) CancelMigration(context.Context) error {
 	if i.out == nil {
 		return errors.New("no migration is in progress")
 	}
-	i.out.cancel()
+	i.out.cancel(nil)
 	return nil
 }

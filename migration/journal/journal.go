@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -32,17 +33,33 @@ type Journal struct {
 	mu      sync.Mutex
 	sink    Sink
 	records []Record
+	settled map[handOver]bool
 	broken  error // the first failed write: what the file holds is unknown from there on
 }
 
+// handOver names one attempt to move one machine.
+type handOver struct {
+	machineID  string
+	generation uint64
+}
+
 // Open opens or creates the journal at path, locks it, and drops a torn tail. The path is shown to
-// the peer, so it is made absolute.
-func Open(path string) (*Journal, error) {
+// the peer, so it is made absolute. A link is not followed: whoever can put one there must not choose
+// which file is written.
+func Open(path string) (*Journal, error) { return openFile(path, 0) }
+
+// Create makes a journal of a new name in the folder, so that no two processes ever share one,
+// whatever PIDs they have and in whichever namespace.
+func Create(folder string) (*Journal, error) {
+	return openFile(filepath.Join(folder, rand.Text()+".journal"), os.O_EXCL)
+}
+
+func openFile(path string, flags int) (*Journal, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW|flags, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
@@ -55,6 +72,9 @@ func Open(path string) (*Journal, error) {
 }
 
 func open(path string, f *os.File) (*Journal, error) {
+	if err := checkRegular(f); err != nil {
+		return nil, fmt.Errorf("journal %s: %w", path, err)
+	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, fmt.Errorf("journal %s is in use by another process: %w", path, err)
 	}
@@ -126,6 +146,39 @@ func (j *Journal) Sync() error {
 	return nil
 }
 
+// Settle notes that the peer of this hand-over knows its end, or is dead: it will not read these
+// records. Only this process remembers.
+func (j *Journal) Settle(machineID string, generation uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.settled == nil {
+		j.settled = map[handOver]bool{}
+	}
+	j.settled[handOver{machineID, generation}] = true
+}
+
+// Needed reports whether a peer may have to read this journal when this process has ended: a hand-over
+// went so far that both sides held the whole guest, and was not settled.
+func (j *Journal) Needed() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.ContainsFunc(j.records, func(r Record) bool {
+		switch r.Phase {
+		case Paused, StateSent, CommitSent, Ready, Owner:
+			return !j.settled[handOver{r.MachineID, r.Generation}]
+		}
+		return false
+	})
+}
+
+// Remove deletes the file. Call it before Close, which gives up the lock.
+func (j *Journal) Remove() error {
+	if err := os.Remove(j.path); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return nil
+}
+
 // Close unlocks and closes the file.
 func (j *Journal) Close() error { return j.sink.Close() }
 
@@ -171,12 +224,8 @@ func ReadFile(path string) ([]Record, error) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("journal %s: not a regular file", path)
+	if err := checkRegular(f); err != nil {
+		return nil, fmt.Errorf("journal %s: %w", path, err)
 	}
 	data, err := readAll(f)
 	if err != nil {
@@ -187,6 +236,14 @@ func ReadFile(path string) ([]Record, error) {
 		return nil, fmt.Errorf("journal %s: %w", path, err)
 	}
 	return records, nil
+}
+
+func checkRegular(f *os.File) error {
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("not a regular file")
+	}
+	return err
 }
 
 func readAll(r io.Reader) ([]byte, error) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -216,4 +217,99 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("the valid part decodes otherwise: %d of %d records, %v", len(again), len(records), err)
 		}
 	})
+}
+
+// TestNotAJournal: a file that the user named by mistake is left as it is.
+func TestNotAJournal(t *testing.T) {
+	text, err := encode(record(Preflight))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"lines":             "buy milk\nbuy bread\n",
+		"one line":          "buy milk\n",
+		"no newline":        "buy milk",
+		"other JSON":        "{}\n",
+		"zeros":             "\x00\x00\x00",
+		"two bad lines":     string(text) + "buy milk\nbuy bread",
+		"a long bad line":   string(text) + strings.Repeat("x", maxLineBytes+1),
+		"torn, then others": string(text[:20]) + "\n" + string(text),
+	} {
+		path := filepath.Join(t.TempDir(), "notes.txt")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if j, err := Open(path); !errors.Is(err, ErrCorrupt) {
+			_ = j.Close()
+			t.Errorf("%s: %v, want ErrCorrupt", name, err)
+		}
+		if left, err := os.ReadFile(path); err != nil || string(left) != content {
+			t.Errorf("%s: the file is %q now, %v", name, left, err)
+		}
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(filepath.Join(t.TempDir(), "target"), link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{link, t.TempDir()} {
+		if j, err := Open(path); err == nil {
+			j.Close()
+			t.Errorf("%s was opened", path)
+		}
+	}
+}
+
+func TestCreate(t *testing.T) {
+	folder := t.TempDir()
+	first, err := Create(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := Create(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Path() == second.Path() {
+		t.Errorf("two journals at %s", first.Path())
+	}
+	for _, j := range []*Journal{first, second} {
+		if err := errors.Join(j.Remove(), j.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := os.ReadDir(folder); err != nil || len(left) != 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// TestNeeded: a journal may go once no peer can ask for what it says.
+func TestNeeded(t *testing.T) {
+	for _, c := range []struct {
+		phases []Phase
+		needed bool // unless settled
+	}{
+		{nil, false},
+		{[]Phase{Preflight, Precopy, Cancelled}, false},
+		{[]Phase{Preflight, Precopy, Paused, Failed}, true},
+		{[]Phase{Preflight, Precopy, Paused, StateSent, CommitSent}, true},
+		{[]Phase{Preflight, Precopy, Paused, StateSent, CommitSent, Done}, true},
+		{[]Phase{Accepted, Receiving, Discarded}, false},
+		{[]Phase{Accepted, Receiving, Ready, Discarded}, true},
+		{[]Phase{Accepted, Receiving, Ready, Owner}, true},
+	} {
+		j := New("/j", &faultySink{}, nil)
+		for _, phase := range c.phases {
+			if err := j.Note(record(phase)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		j.Settle("m", 2) // another one
+		if j.Needed() != c.needed {
+			t.Errorf("%v: needed %v", c.phases, j.Needed())
+		}
+		j.Settle("m", 1)
+		if j.Needed() {
+			t.Errorf("%v: settled and needed", c.phases)
+		}
+	}
 }

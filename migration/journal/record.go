@@ -52,8 +52,8 @@ type Record struct {
 // maxLineBytes bounds one record; a longer line is not one of ours.
 const maxLineBytes = 64 << 10
 
-// ErrCorrupt: a record in the middle of a journal does not match its checksum. (A torn last record is
-// what a crash leaves, and no error.)
+// ErrCorrupt: the file is no journal, or one with a record that does not match its checksum. (A torn
+// last record is what a crash leaves, and no error.)
 var ErrCorrupt = errors.New("the journal is corrupt")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -64,6 +64,9 @@ type line struct {
 	CRC32C string          `json:"crc32c"`
 	Record json.RawMessage `json:"record"`
 }
+
+// opening is how every line begins; see line.
+const opening = `{"crc32c":"`
 
 func checksum(record []byte) string {
 	return fmt.Sprintf("%08x", crc32.Checksum(record, castagnoli))
@@ -97,25 +100,27 @@ func decodeLine(text []byte) (Record, bool) {
 }
 
 // Decode reads a whole journal. validBytes is how much of data the records fill: what lies behind it
-// is a torn tail. A bad line with a good one behind it is ErrCorrupt.
+// is a torn tail, one bad line at the end. Anything else is ErrCorrupt.
 func Decode(data []byte) (records []Record, validBytes int, err error) {
-	torn := false
-	for start := 0; start < len(data); {
-		length := bytes.IndexByte(data[start:], '\n')
-		if length < 0 {
+	for rest := data; len(rest) > 0; rest = data[validBytes:] {
+		text, next, whole := bytes.Cut(rest, []byte{'\n'})
+		r, ok := decodeLine(text)
+		if !whole || !ok {
+			if len(next) > 0 || !torn(text, len(records) > 0) {
+				return nil, 0, fmt.Errorf("%w: bytes %d and on are no record", ErrCorrupt, validBytes)
+			}
 			break
 		}
-		r, ok := decodeLine(data[start : start+length])
-		start += length + 1
-		switch {
-		case !ok:
-			torn = true
-		case torn:
-			return nil, 0, fmt.Errorf("%w: a bad record lies before byte %d", ErrCorrupt, start)
-		default:
-			records = append(records, r)
-			validBytes = start
-		}
+		records = append(records, r)
+		validBytes = len(data) - len(next)
 	}
 	return records, validBytes, nil
+}
+
+// torn reports whether a last line may be what is left of a record. Behind other records it may have any
+// content, since a crash can leave zeros; a first one has at least the beginning of ours: the file may be
+// no journal at all, and what is torn gets truncated.
+func torn(text []byte, behindRecords bool) bool {
+	n := min(len(text), len(opening))
+	return len(text) <= maxLineBytes && (behindRecords || string(text[:n]) == opening[:n])
 }

@@ -39,10 +39,16 @@ type Batch struct {
 	limit int          // of the view, in bytes
 	crc   uint32
 
-	runAt    int // offset in the view of the open run's header
-	runKind  Kind
-	runFirst uint64
-	runCount uint32
+	run  run // the open one
+	last run // the one before it
+}
+
+// run is a record that may still grow.
+type run struct {
+	at    int // offset in the view of its header
+	kind  Kind
+	first uint64
+	count uint32
 }
 
 // NewBatch returns an empty batch with at most sizeBytes of records, MinBatchBytes to MaxBatchBytes.
@@ -57,7 +63,7 @@ func NewBatch(sizeBytes int) *Batch {
 func (b *Batch) Reset() {
 	b.view.Reset()
 	b.view.Grow(HeaderBytes)
-	b.runKind, b.runCount = KindInvalid, 0
+	b.run, b.last = run{}, run{}
 }
 
 // SizeBytes is the size of the records.
@@ -76,13 +82,13 @@ func (b *Batch) AppendPage(number uint64, page []byte) []byte {
 	return all[len(all)-memory.PageSize:]
 }
 
-// RetractPage takes back the page appended last.
+// RetractPage takes back the page appended last. The run before it can grow again.
 func (b *Batch) RetractPage() {
-	b.runCount--
+	b.run.count--
 	size := b.view.Size() - memory.PageSize
-	if b.runCount == 0 {
+	if b.run.count == 0 {
 		size -= RecordBytes
-		b.runKind = KindInvalid
+		b.run, b.last = b.last, run{}
 	}
 	b.view.CapLength(size)
 }
@@ -92,26 +98,26 @@ func (b *Batch) AppendZero(number uint64) { b.extend(KindZero, number) }
 
 // extend adds the page to the open run, or closes that and opens another.
 func (b *Batch) extend(kind Kind, number uint64) {
-	if b.runKind == kind && number == b.runFirst+uint64(b.runCount) {
-		b.runCount++
+	if b.run.kind == kind && number == b.run.first+uint64(b.run.count) {
+		b.run.count++
 		return
 	}
 	b.closeRun()
-	b.runAt, b.runKind, b.runFirst, b.runCount = b.view.Size(), kind, number, 1
+	b.last, b.run = b.run, run{at: b.view.Size(), kind: kind, first: number, count: 1}
 	var head [RecordBytes]byte
 	_, _ = b.view.Write(head[:])
 }
 
+// closeRun completes the header of the open run.
 func (b *Batch) closeRun() {
-	if b.runKind == KindInvalid {
+	if b.run.kind == KindInvalid {
 		return
 	}
 	var head [RecordBytes]byte
-	binary.LittleEndian.PutUint64(head[0:], b.runFirst)
-	head[8] = byte(b.runKind)
-	binary.LittleEndian.PutUint32(head[12:], b.runCount)
-	_, _ = b.view.WriteAt(head[:], b.runAt)
-	b.runKind = KindInvalid
+	binary.LittleEndian.PutUint64(head[0:], b.run.first)
+	head[8] = byte(b.run.kind)
+	binary.LittleEndian.PutUint32(head[12:], b.run.count)
+	_, _ = b.view.WriteAt(head[:], b.run.at)
 }
 
 // Seal ends the last run and takes the checksum of the records. A sealed batch takes no more records

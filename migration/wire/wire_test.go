@@ -219,7 +219,7 @@ func TestBatchJoinsNeighbours(t *testing.T) {
 		b.AppendPage(9, page(9))
 		b.RetractPage()
 		got := records(t, b)
-		want := []gotRecord{{KindData, 1, 2, 1}, {KindData, 4, 1, 4}, {KindZero, 5, 2, 0}, {KindZero, 7, 1, 0}, {KindData, 8, 1, 8}}
+		want := []gotRecord{{KindData, 1, 2, 1}, {KindData, 4, 1, 4}, {KindZero, 5, 3, 0}, {KindData, 8, 1, 8}}
 		if len(got) != len(want) {
 			t.Fatalf("%v, want %v", got, want)
 		}

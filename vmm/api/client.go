@@ -51,7 +51,12 @@ func NewClient(path string) *Client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", path)
 	}
-	return &Client{path: path, http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+	return &Client{path: path, http: &http.Client{Transport: &http.Transport{
+		DialContext: dial,
+		// A kept connection that the server has just closed fails a PUT, which net/http does
+		// not send again; a new one costs microseconds here.
+		DisableKeepAlives: true,
+	}}}
 }
 
 // Close drops idle connections.

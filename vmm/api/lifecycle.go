@@ -56,14 +56,13 @@ const (
 	GuestInDoubt       // neither side knows yet who owns the guest
 	GuestArrived       // an incoming guest runs here
 	GuestArrivedPaused // an incoming guest is here, paused as it was at the source
-	IncomingFailed     // an incoming migration failed; this process waits for another
 	GuestEnded         // power-off, or an error that no vCPU survives
 )
 
 var eventNames = [...]string{
 	"invalid", "configure", "start", "pause", "resume", "migrate", "cancel the migration",
 	"keep the guest", "discard the guest", "stop", "guest kept", "guest moved", "guest in doubt",
-	"guest arrived", "guest arrived paused", "incoming migration failed", "guest ended",
+	"guest arrived", "guest arrived paused", "guest ended",
 }
 
 func (e Event) String() string {
@@ -106,10 +105,13 @@ var transitions = map[Phase]map[Event]Phase{
 	NotStarted: {Configure: NotStarted, Start: Running, Stop: Ended, GuestEnded: Ended},
 	Incoming: {
 		Stop: Ended, GuestArrived: Running, GuestArrivedPaused: Paused,
-		GuestInDoubt: InDoubt, IncomingFailed: Incoming, GuestEnded: Ended,
+		GuestInDoubt: InDoubt, GuestEnded: Ended,
 	},
-	Running: {Pause: Paused, Resume: Running, Migrate: Migrating, Stop: Ended, GuestEnded: Ended},
-	Paused:  {Pause: Paused, Resume: Running, Migrate: Migrating, Stop: Ended, GuestEnded: Ended},
+	Running: {
+		Pause: Paused, Resume: Running, Migrate: Migrating, Stop: Ended, GuestEnded: Ended,
+		GuestArrivedPaused: Paused, // Keep at a destination does not know how the guest was
+	},
+	Paused: {Pause: Paused, Resume: Running, Migrate: Migrating, Stop: Ended, GuestEnded: Ended},
 	Migrating: {
 		Cancel: Migrating, GuestKept: back, GuestMoved: Ended, GuestInDoubt: InDoubt, GuestEnded: Ended,
 	},

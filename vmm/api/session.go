@@ -198,7 +198,7 @@ func (s *Session) CancelMigration(ctx context.Context) error {
 func (s *Session) MigrationProgress(progress any) { s.currentFeed().publish(event(progress, false)) }
 
 // MigrationEnded reports the outcome of a migration (GuestKept, GuestMoved, GuestInDoubt,
-// GuestArrived, GuestArrivedPaused or IncomingFailed) with its result for the stream. An
+// GuestArrived or GuestArrivedPaused) with its result for the stream. An
 // outcome that does not fit the phase is a *ConflictError; the stream ends all the same.
 func (s *Session) MigrationEnded(outcome Event, result any) error {
 	if !outcome.isReport() || outcome == GuestEnded {
@@ -237,12 +237,11 @@ func (s *Session) GuestEnded() {
 	s.life, _ = s.life.Step(GuestEnded) // legal in every phase
 }
 
-// currentFeed returns the feed to publish to. After an incoming migration has failed, the
-// next attempt opens its own.
+// currentFeed returns the feed to publish to.
 func (s *Session) currentFeed() *feed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.feed == nil || (s.life.Phase == Incoming && s.feed.isFinal()) {
+	if s.feed == nil {
 		s.feed = newFeed()
 	}
 	return s.feed

@@ -160,8 +160,11 @@ const (
 
 // steady is the state without what goes on by itself.
 func steady(s *VCPUState) *VCPUState {
+	const hyperVRunTime, hyperVReferenceTime = 0x4000_0010, 0x4000_0020
 	s.TSC = TSC{KHz: s.TSC.KHz}
-	s.MSRs = slices.DeleteFunc(s.MSRs, func(m MSR) bool { return m.Index == msrTSC })
+	s.MSRs = slices.DeleteFunc(s.MSRs, func(m MSR) bool {
+		return m.Index == msrTSC || m.Index == hyperVRunTime || m.Index == hyperVReferenceTime
+	})
 	return s
 }
 
@@ -241,7 +244,7 @@ func TestRestoreRefuses(t *testing.T) {
 		{"short LAPIC", func(s *VCPUState) { s.LAPIC = s.LAPIC[:10] }, ErrBadState, "LAPIC of 10 bytes"},
 		{"short XSAVE", func(s *VCPUState) { s.XSave = nil }, ErrBadState, "XSAVE area of 0 bytes"},
 		{"long XSAVE", func(s *VCPUState) { s.XSave = make([]byte, 1<<20) }, ErrBadState, "XSAVE area of 1048576 bytes"},
-		{"many MSRs", func(s *VCPUState) { s.MSRs = make([]MSR, maxSavedMSRs+1) }, ErrBadState, "4097 MSRs"},
+		{"many MSRs", func(s *VCPUState) { s.MSRs = make([]MSR, MaxSavedMSRs+1) }, ErrBadState, "4097 MSRs"},
 		{"many XCRs", func(s *VCPUState) { s.XCRs.NrXRCS = 17 }, ErrBadState, "17 extended"},
 		{"much CPUID", func(s *VCPUState) { s.CPUID = make([]CPUIDEntry, 257) }, nil, "KVM_SET_CPUID2: 257 entries"},
 		{"unknown MSR", func(s *VCPUState) { s.MSRs = []MSR{{msrLSTAR, 1}, {0xdead, 2}} }, ErrMSRRefused, "0xdead"},
