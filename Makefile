@@ -13,8 +13,8 @@ LINT := $(LINT_DIR)/golangci-lint
 
 FUZZTIME ?= 30s
 
-# The tests that need a KVM, run once more where it is hardware KVM (under emulation).
-SVM_PACKAGES ?= ./memory/... ./vmm/... ./migration/... ./cmd/... ./guest/svm/probe/...
+# The packages whose tests need a KVM run once more where it is hardware KVM (under emulation).
+SVM_PACKAGES ?= ./guest/svm/probe ./vmm/kvm ./vmm ./cmd/fineline
 SVMTEST ?= go run ./guest/svm/cmd/svmtest -json -bin ./cmd/fineline $(SVM_PACKAGES)
 
 KVM_USABLE := $(shell test -r /dev/kvm -a -w /dev/kvm && echo yes)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"time"
 
 	"github.com/fineline-vmm/fineline/devices"
@@ -16,8 +17,8 @@ import (
 	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
 
-// pauseTimeout bounds how long a pause waits for a console that does not take
-// its bytes. The bytes stay in the queue, which moves with the machine.
+// pauseTimeout bounds how long a pause waits for a write to the console that can't be
+// cut short. Where it can (sockets, pipes, terminals), a pause waits for nothing.
 const pauseTimeout = 200 * time.Millisecond
 
 // board is our devices and the two buses that lead to them.
@@ -32,8 +33,8 @@ type board struct {
 	pci       *pci.Root
 }
 
-// deviceStates is the saved form of a board: one field a device, checked by the
-// compiler in state and restore below.
+// deviceStates is the saved form of a board and the one list of its devices: one field a
+// device. A test compares it with board.
 type deviceStates struct {
 	Serial    serial.State     `json:"serial"`
 	RTC       rtc.State        `json:"rtc"`
@@ -43,9 +44,14 @@ type deviceStates struct {
 	PCI       pci.State        `json:"pci"`
 }
 
-// deviceNames is what a destination compares before it accepts a machine.
+// deviceNames is what a destination compares before it accepts a machine: the names of
+// deviceStates.
 func deviceNames() []string {
-	return []string{"serial", "rtc", "power", "i8042", "debugexit", "pci"}
+	var names []string
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[deviceStates]()) {
+		names = append(names, f.Tag.Get("json"))
+	}
+	return names
 }
 
 // irqLine is a pin of the in-kernel interrupt controllers.
@@ -93,8 +99,8 @@ func (b *board) wire() error {
 	)
 }
 
-// pause holds still what works on its own. Whatever the console has not taken
-// within the timeout is part of the saved state.
+// pause holds still what works on its own. Output that the console has not taken is part
+// of the saved state. After an error the board goes on as before.
 func (b *board) pause() error {
 	ctx, cancel := context.WithTimeout(context.Background(), pauseTimeout)
 	defer cancel()

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fineline-vmm/fineline/images"
 	"github.com/fineline-vmm/fineline/vmm/acpi"
 	"github.com/fineline-vmm/fineline/vmm/boot"
@@ -25,6 +27,14 @@ type BootFiles struct {
 	Cmdline string `json:"cmdline,omitempty"`
 }
 
+// validate keeps a peer's strings short enough for errors and logs.
+func (b BootFiles) validate() error {
+	if len(b.Kernel) > unix.PathMax || len(b.Initrd) > unix.PathMax {
+		return fmt.Errorf("%w: the path of a kernel or initrd has at most %d bytes", ErrConfig, unix.PathMax)
+	}
+	return nil
+}
+
 // Boot loads the guest of Config.Boot into a machine that was just built. The
 // machine is paused after it.
 func (m *Machine) Boot() error {
@@ -33,11 +43,6 @@ func (m *Machine) Boot() error {
 	if m.status != Created {
 		return errors.New("the machine already has a guest")
 	}
-	powerOn, err := m.save(false)
-	if err != nil {
-		return err
-	}
-	m.powerOn = powerOn
 	if err := m.loadGuest(); err != nil {
 		return err
 	}
@@ -53,6 +58,11 @@ func (m *Machine) loadGuest() error {
 		return err
 	}
 	defer src.close()
+	if m.pinned != nil {
+		if err := m.pinned.check(src, m.mem.SizeBytes()); err != nil {
+			return err
+		}
+	}
 	rsdp, err := acpi.Write(m.mem, acpiStart, acpiBytes, acpi.Config{
 		CPUs:           m.cfg.CPUs,
 		ECAMBase:       ecamBase,
@@ -97,7 +107,7 @@ func (b BootFiles) open() (_ *bootSource, err error) {
 	if name, ok := strings.CutPrefix(b.Kernel, BuiltinPrefix); ok {
 		image, ok := images.Builtin(name)
 		if !ok {
-			return nil, fmt.Errorf("no builtin guest %q: choose one of %s", name, strings.Join(images.Names(), ", "))
+			return nil, fmt.Errorf("no builtin guest %.100q: choose one of %s", name, strings.Join(images.Names(), ", "))
 		}
 		s.Kernel, s.KernelSizeBytes = bytes.NewReader(image), int64(len(image))
 	} else if s.Kernel, s.KernelSizeBytes, err = s.openFile("kernel", b.Kernel); err != nil {
@@ -112,7 +122,8 @@ func (b BootFiles) open() (_ *bootSource, err error) {
 }
 
 func (s *bootSource) openFile(what, path string) (io.ReaderAt, int64, error) {
-	f, err := os.Open(path)
+	// Opening a FIFO waits for its writer, unless it may not.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, 0, fmt.Errorf("%s: %w", what, err)
 	}

@@ -34,6 +34,8 @@ type Config struct {
 	// SerialOut receives the guest's serial output; nil discards it. Writes to
 	// it may block: the guest then sees a port that is not ready.
 	SerialOut io.Writer
+	// Accept refuses a machine of the given shape that would arrive; nil takes any.
+	Accept func(Config) error
 }
 
 // Validate checks what can be judged without the host.
@@ -47,7 +49,7 @@ func (c *Config) Validate() error {
 	if c.MemoryBytes%memory.PageSize != 0 {
 		return fmt.Errorf("%w: %d bytes of memory is not a multiple of the page size %d", ErrConfig, c.MemoryBytes, memory.PageSize)
 	}
-	return c.CPUModel.validate()
+	return errors.Join(c.CPUModel.validate(), c.Boot.validate())
 }
 
 func (c *Config) dirtyRingBytes() uint32 {

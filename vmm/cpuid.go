@@ -21,7 +21,7 @@ const (
 
 func (m CPUModel) validate() error {
 	if m != CPUHost && m != CPUBaseline {
-		return fmt.Errorf("%w: CPU model %q: choose %s or %s", ErrConfig, m, CPUHost, CPUBaseline)
+		return fmt.Errorf("%w: CPU model %.40q: choose %s or %s", ErrConfig, m, CPUHost, CPUBaseline)
 	}
 	return nil
 }
@@ -62,7 +62,10 @@ var featureWords = []featureWord{
 	{7, 0, ecx, 0},
 	{7, 0, edx, 0},
 	{7, 1, eax, 0},
+	{7, 1, ebx, 0},
+	{7, 1, ecx, 0},
 	{7, 1, edx, 0},
+	{7, 2, edx, 0},   // more speculation controls
 	{0xd, 0, eax, 0}, // no XSAVE in the baseline
 	{0xd, 1, eax, 0},
 	{0x8000_0001, 0, ecx, bitsOf(0)}, // LAHF in long mode
@@ -70,7 +73,22 @@ var featureWords = []featureWord{
 	{0x8000_0007, 0, edx, bitsOf(8)},                  // invariant TSC
 	{0x8000_0008, 0, ebx, 0},                          // speculation controls of AMD
 	{0x8000_0021, 0, eax, 0},                          // more of them
-	{0x4000_0001, 0, eax, bitsOf(0, 1, 3, 5, 6, 24)},  // kvmclock, clocksource2, steal time, stable clock
+	{0x8000_0021, 0, ecx, 0},
+	{0x4000_0001, 0, eax, bitsOf(0, 1, 3, 5, 6, 24)}, // kvmclock, clocksource2, steal time, stable clock
+}
+
+// exactLeaves count and size what a CPU has, where more is not a superset: a guest that
+// saw one of them needs a host with the same. The baseline leaves them out.
+var exactLeaves = map[uint32]string{
+	0xa:         "performance counters",
+	0x12:        "SGX",
+	0x14:        "processor trace",
+	0x1c:        "last branch records",
+	0x1d:        "AMX tiles",
+	0x1e:        "AMX multiplication",
+	0x23:        "more performance counters",
+	0x24:        "AVX10",
+	0x8000_0022: "performance counters of AMD",
 }
 
 func bitsOf(positions ...int) uint32 {
@@ -98,8 +116,10 @@ func (m CPUModel) filter(supported []kvm.CPUIDEntry) []kvm.CPUIDEntry {
 			*w.reg.of(e) &= w.baseline
 		}
 	}
-	// Leaf 0xd describes XSAVE, which the baseline hides.
-	return slices.DeleteFunc(out, func(e kvm.CPUIDEntry) bool { return e.Function == 0xd })
+	return slices.DeleteFunc(out, func(e kvm.CPUIDEntry) bool {
+		_, exact := exactLeaves[e.Function]
+		return exact || e.Function == 0xd // 0xd describes XSAVE, which the baseline hides
+	})
 }
 
 func find(entries []kvm.CPUIDEntry, function, index uint32) *kvm.CPUIDEntry {
@@ -132,9 +152,9 @@ func perCPU(common []kvm.CPUIDEntry, id, count int) []kvm.CPUIDEntry {
 				e.EDX |= bitsOf(28) // HTT: EBX[23:16] is valid
 			}
 		case 4: // cores a package and threads sharing the cache, each minus one
-			e.EAX = e.EAX&^0xffff_c000 | (cpus-1)&0x3f<<26
+			e.EAX = e.EAX&^0xffff_c000 | min(cpus-1, 0x3f)<<26 // a field of 6 bits
 		case 0x8000_0008:
-			e.ECX = e.ECX&^0xf0ff | idBits<<12 | (cpus-1)&0xff
+			e.ECX = e.ECX&^0xf0ff | idBits<<12 | (cpus-1)&0xff // MaxCPUs fit
 		case 0x8000_001e:
 			e.EAX, e.EBX, e.ECX = apicID, e.EBX&^0xffff|apicID&0xff, 0
 		}
@@ -158,6 +178,16 @@ func cpuidMissing(guest, host []kvm.CPUIDEntry) []string {
 	if vendor(g) != vendor(h) {
 		missing = append(missing, "a CPU of the same vendor")
 	}
+	missing = append(missing, addressBitsMissing(guest, host)...)
+	for _, g := range guest {
+		what, exact := exactLeaves[g.Function]
+		if !exact || g.EAX|g.EBX|g.ECX|g.EDX == 0 {
+			continue
+		}
+		if h := find(host, g.Function, g.Index); h == nil || *h != g {
+			missing = append(missing, fmt.Sprintf("CPUID leaf %#x (%s) as it is there", g.Function, what))
+		}
+	}
 	for _, w := range featureWords {
 		g, h := find(guest, w.function, w.index), find(host, w.function, w.index)
 		if g == nil {
@@ -169,6 +199,27 @@ func cpuidMissing(guest, host []kvm.CPUIDEntry) []string {
 		}
 		if lacks != 0 {
 			missing = append(missing, fmt.Sprintf("CPUID leaf %#x.%d %s bits %#x", w.function, w.index, w.reg, lacks))
+		}
+	}
+	return missing
+}
+
+// addressBitsMissing compares how wide addresses are: leaf 0x80000008 EAX, physical in
+// bits 7:0 and linear in bits 15:8. A page table that uses a bit which the host reserves
+// faults.
+func addressBitsMissing(guest, host []kvm.CPUIDEntry) []string {
+	const leaf = 0x8000_0008
+	g, h := find(guest, leaf, 0), find(host, leaf, 0)
+	if g == nil {
+		return nil
+	}
+	if h == nil {
+		h = &kvm.CPUIDEntry{}
+	}
+	var missing []string
+	for i, kind := range []string{"physical", "linear"} {
+		if wants, has := g.EAX>>(8*i)&0xff, h.EAX>>(8*i)&0xff; wants > has {
+			missing = append(missing, fmt.Sprintf("%s addresses of %d bits (here %d)", kind, wants, has))
 		}
 	}
 	return missing

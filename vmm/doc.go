@@ -27,9 +27,11 @@
 // # Saved state
 //
 // State is one typed struct: every vCPU, the in-kernel devices, and one field
-// for each of our devices in deviceStates, so a device without a saved form does
-// not compile. It travels as JSON inside an envelope with magic, version,
-// checksum and a size cap (design law 9). A reset restores what KVM held before the
+// for each of our devices in deviceStates, the one list of them, which a test compares
+// with the board. It travels as JSON inside an envelope with magic, version,
+// checksum and a size cap (design law 9), and its lists are bounded while they are
+// decoded. What can be known to fail at Restore is in the description, which a destination
+// judges before the source pauses. A reset restores what KVM held before the
 // first instruction, resets our devices, clears memory and loads the kernel again.
 //
 // # Lock order

@@ -24,7 +24,7 @@ import (
 const (
 	envelopeMagic   = "FINELINE"
 	envelopeHeader  = 20
-	envelopeVersion = 1
+	envelopeVersion = 2
 	// envelopeMaxBytes caps what is decoded: 254 vCPUs with the largest xsave
 	// area and their MSRs stay far below it.
 	envelopeMaxBytes = 16 << 20
@@ -68,7 +68,7 @@ func open(sealed []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(content))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return fmt.Errorf("%w: %.200s", ErrCorrupt, err.Error()) // it may quote a peer at length
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: more than one value", ErrCorrupt)

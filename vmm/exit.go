@@ -28,19 +28,19 @@ var (
 	ErrEmulation   = errors.New("KVM could not emulate a guest instruction")
 )
 
-// wish is what a device asks of the machine; a vCPU reads it right after the
-// access that caused it, so no further guest instruction runs on that vCPU.
+// wish is what a device asks of the machine. Every vCPU reads it after each access and
+// it stays until a reset, so no further guest instruction runs on the vCPU whose access
+// caused it, whoever reads it first. The first wish counts.
 type wish struct{ value atomic.Uint64 }
 
-func (w *wish) set(n next, code uint32) { w.value.Store(uint64(n)<<32 | uint64(code)) }
+func (w *wish) set(n next, code uint32) { w.value.CompareAndSwap(0, uint64(n)<<32|uint64(code)) }
 
-func (w *wish) take() (next, uint32) {
-	if w.value.Load() == 0 { // the common case costs one load
-		return goOn, 0
-	}
-	v := w.value.Swap(0)
+func (w *wish) get() (next, uint32) {
+	v := w.value.Load()
 	return next(v >> 32), uint32(v)
 }
+
+func (w *wish) clear() { w.value.Store(0) }
 
 // peripherals is all that an exit can reach.
 type peripherals struct {
@@ -76,7 +76,7 @@ func handleExit(e *kvm.Exit, p *peripherals) (n next, code uint32, err error) {
 	default:
 		return goOn, 0, fmt.Errorf("%w: %s", ErrUnknownExit, e)
 	}
-	n, code = p.wish.take()
+	n, code = p.wish.get()
 	return n, code, nil
 }
 

@@ -103,7 +103,15 @@ func TestHandleExitWish(t *testing.T) {
 		t.Errorf("got %v %d %v", n, code, err)
 	}
 	e.IO.Port = 0x104
+	if n, code, _ := handleExit(&e, p); n != debugEnd || code != 42 {
+		t.Errorf("another vCPU took the wish away: %v %d", n, code)
+	}
+	p.wish.set(reset, 0)
+	if n, _ := p.wish.get(); n != debugEnd {
+		t.Errorf("a second wish took the place of the first: %v", n)
+	}
+	p.wish.clear()
 	if n, _, _ := handleExit(&e, p); n != goOn {
-		t.Errorf("a wish was told twice: %v", n)
+		t.Errorf("after a reset: %v", n)
 	}
 }

@@ -70,11 +70,15 @@ type Machine struct {
 	board *board
 	cpuid []kvm.CPUIDEntry
 	wish  wish
+	// powerOn is the state before the first instruction, for a reset. It is saved when
+	// the machine is built, since at a destination there is no time for it later.
+	powerOn *state
+	// pinned is what a machine that arrived may load at a reset; nil: whatever is there.
+	pinned *bootDigests
 
 	mu      sync.Mutex // before vcpu.mu, before a device's mu
 	status  Status
 	cpus    []*vcpu
-	powerOn []byte // the state before the first instruction, for a reset
 	outcome Outcome
 
 	eventMu sync.Mutex
@@ -91,9 +95,9 @@ func New(cfg Config) (*Machine, error) {
 	return build(cfg, nil)
 }
 
-// build is New with the CPUID that a migrated guest already saw, or nil for
-// one made from this host and cfg.CPUModel.
-func build(cfg Config, cpuid []kvm.CPUIDEntry) (_ *Machine, err error) {
+// build is New with what a migrated guest already saw, or nil for a machine made from
+// this host and cfg.CPUModel.
+func build(cfg Config, seen *description) (_ *Machine, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -124,15 +128,24 @@ func build(cfg Config, cpuid []kvm.CPUIDEntry) (_ *Machine, err error) {
 	if m.board, err = newBoard(m.vm, cfg.SerialOut, &m.wish); err != nil {
 		return nil, err
 	}
-	if cpuid == nil {
+	if seen != nil {
+		m.cpuid, m.pinned = seen.CPUID, &seen.Digests
+	} else {
 		supported, err := m.sys.SupportedCPUID()
 		if err != nil {
 			return nil, err
 		}
-		cpuid = cfg.CPUModel.filter(supported)
+		m.cpuid = cfg.CPUModel.filter(supported)
 	}
-	m.cpuid = cpuid
 	if err = m.createVCPUs(); err != nil {
+		return nil, err
+	}
+	if seen != nil {
+		if err = m.setTSCFrequency(seen.TSCKHz); err != nil {
+			return nil, err
+		}
+	}
+	if m.powerOn, err = m.save(); err != nil {
 		return nil, err
 	}
 	m.super.Add(1)
@@ -151,6 +164,16 @@ func (m *Machine) createVCPUs() error {
 		entries := perCPU(m.cpuid, id, m.cfg.CPUs)
 		if err := c.do(func(v *kvm.VCPU) error { return v.SetCPUID(entries) }); err != nil {
 			return fmt.Errorf("vCPU %d: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// setTSCFrequency gives every vCPU the frequency that the guest knows.
+func (m *Machine) setTSCFrequency(khz uint64) error {
+	for _, c := range m.cpus {
+		if err := c.do(func(v *kvm.VCPU) error { return v.SetTSCFrequency(khz) }); err != nil {
+			return fmt.Errorf("%w: %w", ErrIncompatible, err)
 		}
 	}
 	return nil
@@ -288,14 +311,14 @@ func (m *Machine) free() error {
 	return errors.Join(errs...)
 }
 
-// hold parks all vCPUs, then stills the devices. After an error all run again.
-// Preconditions: m.mu held.
+// hold stills the devices, then parks all vCPUs: a console that blocks stops nobody, and
+// the guest's last instruction is the last thing that happens. After an error all run
+// on. Preconditions: m.mu held.
 func (m *Machine) hold() error {
-	m.park()
 	if err := m.board.pause(); err != nil {
-		m.release()
 		return err
 	}
+	m.park()
 	return nil
 }
 
@@ -339,6 +362,15 @@ func (m *Machine) supervise() {
 		m.settle()
 		m.mu.Unlock()
 	}
+}
+
+// dropEvents forgets what a guest asked for that is no more. Preconditions: m.mu held,
+// all vCPUs parked, so that none is about to post.
+func (m *Machine) dropEvents() {
+	m.eventMu.Lock()
+	m.events = nil
+	m.eventMu.Unlock()
+	m.wish.clear()
 }
 
 // settle acts on all events that were posted. Preconditions: m.mu held.

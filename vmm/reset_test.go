@@ -2,9 +2,16 @@ package vmm
 
 import (
 	"encoding/binary"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"testing"
+	"time"
+
+	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
 
 // rawKernel writes a multiboot kernel that is nothing but these instructions, which
@@ -101,5 +108,135 @@ func TestPauseTakesTheGuestsWish(t *testing.T) {
 		if o := awaitEnd(t, m); o.Kind != EndedByPowerOff {
 			t.Fatalf("outcome %+v, serial output %q", o, out)
 		}
+	}
+}
+
+// stalledConsole takes nothing until it is opened, or a deadline is set.
+type stalledConsole struct {
+	serialLog
+	entered, open, cut chan struct{}
+	once               sync.Once
+	// onCut is called when a deadline is set.
+	onCut func()
+}
+
+func newStalledConsole() *stalledConsole {
+	c := &stalledConsole{entered: make(chan struct{}), open: make(chan struct{}), cut: make(chan struct{}), onCut: func() {}}
+	c.cond = sync.NewCond(&c.mu)
+	return c
+}
+
+func (c *stalledConsole) Write(p []byte) (int, error) {
+	c.once.Do(func() { close(c.entered) })
+	select {
+	case <-c.open:
+		return c.serialLog.Write(p)
+	case <-c.cut:
+		return 0, os.ErrDeadlineExceeded
+	}
+}
+
+// cuttable is a stalledConsole with deadlines.
+type cuttable struct{ *stalledConsole }
+
+func (c cuttable) SetWriteDeadline(t time.Time) error {
+	if !t.IsZero() {
+		c.onCut()
+		close(c.cut)
+	}
+	return nil
+}
+
+// TestResetWithStalledConsole: a console that takes nothing does not keep a guest from a
+// reset, and gets all of its output in the end.
+func TestResetWithStalledConsole(t *testing.T) {
+	console := newStalledConsole()
+	m := newMachine(t, Config{SerialOut: console, Boot: BootFiles{Kernel: rawKernel(t, countBoots)}})
+	if err := m.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	for len(m.board.serial.State().TX) < 3 { // three boots
+		select {
+		case <-m.Done():
+			t.Fatalf("outcome %+v", m.Outcome())
+		default:
+			runtime.Gosched()
+		}
+	}
+	close(console.open)
+	if o := awaitEnd(t, m); o.Kind != EndedByPowerOff || console.String() != "123" {
+		t.Errorf("outcome %+v, serial output %q", o, console)
+	}
+}
+
+// TestPauseStillsConsoleFirst: what can take time comes before the vCPUs stop, so that
+// the guest stands still for none of it.
+func TestPauseStillsConsoleFirst(t *testing.T) {
+	console := cuttable{newStalledConsole()}
+	m := newMachine(t, Config{SerialOut: console, Boot: BootFiles{Kernel: "builtin:dirty", Cmdline: "pages=16 rate=0 progress=0"}})
+	at := gone
+	console.onCut = func() {
+		m.cpus[0].mu.Lock()
+		defer m.cpus[0].mu.Unlock()
+		at = m.cpus[0].is
+	}
+	if err := m.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	<-console.entered
+	if err := m.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	if at != running {
+		t.Errorf("the vCPU was in state %d when the console was stilled", at)
+	}
+	if len(m.board.serial.State().TX) == 0 {
+		t.Error("the output that was not taken is not in the state")
+	}
+	close(console.open)
+}
+
+// TestResetDropsEvents: what a guest asked for before its reset does not reach the next.
+func TestResetDropsEvents(t *testing.T) {
+	m := newMachine(t, Config{Boot: BootFiles{Kernel: rawKernel(t, countBoots)}})
+	m.mu.Lock() // the supervisor sees all or nothing
+	m.wish.set(powerOff, 0)
+	for _, e := range []event{{next: reset}, {next: reset}, {err: ErrTripleFault}, {next: powerOff}} {
+		m.post(e)
+	}
+	m.mu.Unlock()
+	if err := m.Pause(); err != nil {
+		t.Fatalf("%v: %+v", err, m.Outcome())
+	}
+	if err := m.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if o := awaitEnd(t, m); o.Kind != EndedByPowerOff || m.board.serial.Metrics().TXBytes != 3 {
+		t.Errorf("outcome %+v after %d boots", o, m.board.serial.Metrics().TXBytes)
+	}
+}
+
+// TestFailedResetStaysParked: no instruction of a guest that was reset by half is executed.
+func TestFailedResetStaysParked(t *testing.T) {
+	kernel := rawKernel(t, countBoots)
+	m := newMachine(t, Config{Boot: BootFiles{Kernel: kernel}})
+	if err := os.Remove(kernel); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if o := awaitEnd(t, m); o.Kind != EndedByError || !errors.Is(o.Err, fs.ErrNotExist) {
+		t.Fatalf("outcome %+v", o)
+	}
+	err := m.cpus[0].do(func(v *kvm.VCPU) error {
+		regs, err := v.Regs()
+		if err == nil && regs.RIP != 0xfff0 { // the reset vector, Intel SDM vol. 3, 10.1.4
+			t.Errorf("RIP %#x", regs.RIP)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -5,14 +5,23 @@ import (
 	"fmt"
 
 	"github.com/fineline-vmm/fineline/vmm/kvm"
+	"github.com/fineline-vmm/fineline/vmm/kvm/jsonlist"
 )
 
 // state is all of a machine but its memory.
 type state struct {
-	Resume  bool             `json:"resume"` // the guest is to run after a restore
-	VCPUs   []*kvm.VCPUState `json:"vcpus"`
-	Kernel  *kvm.VMState     `json:"kernel_devices"` // PICs, IOAPIC, PIT, clock
-	Devices deviceStates     `json:"devices"`
+	Resume  bool         `json:"resume"` // the guest is to run after a restore
+	VCPUs   vcpuStates   `json:"vcpus"`
+	Kernel  *kvm.VMState `json:"kernel_devices"` // PICs, IOAPIC, PIT, clock
+	Devices deviceStates `json:"devices"`
+}
+
+// vcpuStates has one element a vCPU; its JSON is bounded.
+type vcpuStates []*kvm.VCPUState
+
+func (l *vcpuStates) UnmarshalJSON(raw []byte) (err error) {
+	*l, err = jsonlist.Decode[*kvm.VCPUState](raw, MaxCPUs)
+	return err
 }
 
 // errNotPaused guards Save and Restore.
@@ -26,12 +35,18 @@ func (m *Machine) Save(resume bool) ([]byte, error) {
 	if m.status != Paused {
 		return nil, errNotPaused
 	}
-	return m.save(resume)
+	s, err := m.save()
+	if err != nil {
+		return nil, err
+	}
+	s.Resume = resume
+	return seal(s)
 }
 
-// save is Save without the check. Preconditions: m.mu held, all vCPUs parked.
-func (m *Machine) save(resume bool) ([]byte, error) {
-	s := state{Resume: resume, VCPUs: make([]*kvm.VCPUState, len(m.cpus)), Devices: m.board.state()}
+// save is Save without check and seal. Preconditions: nobody else uses the machine, all
+// vCPUs parked.
+func (m *Machine) save() (*state, error) {
+	s := &state{VCPUs: make(vcpuStates, len(m.cpus)), Devices: m.board.state()}
 	for i, c := range m.cpus {
 		err := c.do(func(v *kvm.VCPU) (err error) {
 			s.VCPUs[i], err = v.State()
@@ -45,7 +60,7 @@ func (m *Machine) save(resume bool) ([]byte, error) {
 	if s.Kernel, err = m.vm.State(); err != nil {
 		return nil, fmt.Errorf("save the in-kernel devices: %w", err)
 	}
-	return seal(&s)
+	return s, nil
 }
 
 // Restore puts a saved state into a machine that was just built, or one that is
@@ -56,11 +71,6 @@ func (m *Machine) Restore(sealed []byte) (resume bool, err error) {
 	defer m.mu.Unlock()
 	if m.status != Created && m.status != Paused {
 		return false, errNotPaused
-	}
-	if m.status == Created { // kept for a reset of the guest that arrives
-		if m.powerOn, err = m.save(false); err != nil {
-			return false, err
-		}
 	}
 	var s state
 	if err := open(sealed, &s); err != nil {
@@ -101,29 +111,28 @@ func (m *Machine) restoreKVM(s *state) error {
 	return nil
 }
 
-// resetGuest starts the guest over. Preconditions: m.mu held.
+// resetGuest starts the guest over. After an error the guest is in pieces and stays
+// parked. Preconditions: m.mu held.
 func (m *Machine) resetGuest() error {
-	if m.status == Running {
-		if err := m.hold(); err != nil {
-			return err
-		}
-		defer m.release()
-	}
+	m.park() // no hold: a reset keeps what the console has not taken
+	m.dropEvents()
 	if err := m.powerCycle(); err != nil {
 		return err
 	}
-	return m.loadGuest()
+	if err := m.loadGuest(); err != nil {
+		return err
+	}
+	if m.status == Running {
+		m.release()
+	}
+	return nil
 }
 
 // powerCycle brings a machine whose guest has run back to its power-on state. The
 // clock's battery-backed memory and serial output not yet written survive, as they
 // would on a board. Preconditions: m.mu held, all vCPUs parked.
 func (m *Machine) powerCycle() error {
-	var s state
-	if err := open(m.powerOn, &s); err != nil {
-		return err
-	}
-	if err := m.restoreKVM(&s); err != nil {
+	if err := m.restoreKVM(m.powerOn); err != nil {
 		return err
 	}
 	m.board.reset()

@@ -145,8 +145,7 @@ func (c *vcpu) handle(e *kvm.Exit) bool {
 
 // completeAccess lets the kernel finish the access that was just answered, so
 // that RIP is past it, without running a further instruction. An access of 16
-// bytes comes in two parts, hence the loop; what the second part asks of the
-// machine is taken too.
+// bytes comes in two parts, hence the loop.
 func (c *vcpu) completeAccess() {
 	c.kvm.SetImmediateExit(true)
 	defer c.kvm.SetImmediateExit(false)

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os/signal"
 	"time"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/fineline-vmm/fineline/devices/socket"
 	"github.com/fineline-vmm/fineline/vmm"
@@ -51,7 +53,7 @@ another process by migration; the machine's shape is the source's then, and flag
 that are given must agree with it. With --api alone the machine is configured and
 started by clients of the socket.
 
-On a terminal, Ctrl-A x ends the run.`,
+On a terminal, Ctrl-A x ends the run; Ctrl-C too, as long as no guest is here.`,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
 	fl := c.Flags()
@@ -95,15 +97,44 @@ func (f *runFlags) config(changed func(string) bool) (vmm.Config, error) {
 	if err := cfg.Validate(); err != nil {
 		return cfg, err
 	}
-	if f.incoming != "" { // what was not given agrees with the source
+	if f.incoming != "" { // what was not given is the source's
 		if !changed("cpus") {
 			cfg.CPUs = 0
 		}
 		if !changed("memory") {
 			cfg.MemoryBytes = 0
 		}
+		here := cfg
+		cfg.Accept = func(there vmm.Config) error { return agree(changed, here, there) }
 	}
 	return cfg, nil
+}
+
+// agree refuses a machine that is not what the flags that were given say.
+func agree(changed func(string) bool, here, there vmm.Config) error {
+	for _, f := range []struct {
+		name        string
+		here, there any
+	}{
+		{"cpus", here.CPUs, there.CPUs},
+		{"memory", here.MemoryBytes, there.MemoryBytes},
+		{"huge-pages", here.HugePages, there.HugePages},
+		{"cpu", here.CPUModel, there.CPUModel},
+		{"dirty", dirtyKind(here), dirtyKind(there)},
+		{"no-reboot", here.NoReboot, there.NoReboot},
+	} {
+		if changed(f.name) && f.here != f.there {
+			return fmt.Errorf("--%s %v here, the source has %v", f.name, f.here, f.there)
+		}
+	}
+	return nil
+}
+
+func dirtyKind(c vmm.Config) string {
+	if c.DirtyRing {
+		return "ring"
+	}
+	return "log"
 }
 
 func (f *runFlags) run(c *cobra.Command) (err error) {
@@ -111,6 +142,9 @@ func (f *runFlags) run(c *cobra.Command) (err error) {
 	if err != nil {
 		return usageError{err}
 	}
+	// A reader that goes away (`fineline run | head`) fails writes; it does not kill us,
+	// which would leave the terminal raw and the sockets behind.
+	signal.Ignore(unix.SIGPIPE)
 	con, err := openConsole(f.serial)
 	if err != nil {
 		return err

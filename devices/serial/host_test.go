@@ -9,6 +9,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -278,4 +279,32 @@ func TestRestoreDrivesLine(t *testing.T) {
 	if !p.irq() {
 		t.Error("line low with a byte received")
 	}
+}
+
+// freedLine is a line whose owner has freed it.
+type freedLine struct {
+	t     *testing.T
+	freed atomic.Bool
+}
+
+func (l *freedLine) Set(bool) {
+	if l.freed.Load() {
+		l.t.Error("the line was driven after Close")
+	}
+}
+
+// Close does not wait for a write that can't be cut short; when that ends at last, room
+// in the queue must not reach for the line.
+func TestCloseLeavesTheLine(t *testing.T) {
+	w, line := newStalled(), &freedLine{t: t}
+	p := &port{New(line, w), &w.sink, t}
+	p.out(regIER, ierTHRE)
+	for range QueueBytes {
+		p.out(regData, 'x')
+	}
+	<-w.entered
+	p.Close()
+	line.freed.Store(true)
+	close(w.open)
+	<-p.drained
 }

@@ -74,7 +74,7 @@ func (d *Device) wrote(size, n int, err error) {
 	}
 	had := d.thre()
 	d.tx.drop(gone)
-	if !had && d.thre() {
+	if !had && d.thre() && !d.closed { // closed: the line may be gone, its owner does not wait for a stuck write
 		d.threPending = true
 		d.updateLine()
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	gokvm "github.com/bobuhiro11/gokvm/kvm"
+
+	"github.com/fineline-vmm/fineline/vmm/kvm/jsonlist"
 )
 
 // CPUIDSignificantIndex is the flag of an entry whose Index (ECX) matters.
@@ -19,6 +21,14 @@ type CPUIDEntry struct {
 	EBX      uint32 `json:"ebx"`
 	ECX      uint32 `json:"ecx"`
 	EDX      uint32 `json:"edx"`
+}
+
+// CPUIDEntries is what KVM takes for one vCPU; its JSON is bounded.
+type CPUIDEntries []CPUIDEntry
+
+func (l *CPUIDEntries) UnmarshalJSON(raw []byte) (err error) {
+	*l, err = jsonlist.Decode[CPUIDEntry](raw, maxCPUIDEntries)
+	return err
 }
 
 // SupportedCPUID returns the CPUID that a guest can have here. It is what KVM

@@ -288,3 +288,31 @@ func TestRemapMemory(t *testing.T) {
 	must(t, m.vm.RemapMemory())
 	want(0x222)
 }
+
+// A reset remaps memory while a migration collects: a slot that is missing for a moment
+// must not fail the collection.
+func TestCollectDuringRemap(t *testing.T) {
+	sources(t, func(t *testing.T, o VMOptions) {
+		m := newStorer(t, o)
+		src := m.vm.DirtySource(m.mem)
+		must(t, src.Start())
+		remapped := make(chan error, 1)
+		go func() {
+			var err error
+			for range 300 {
+				err = errors.Join(err, m.vm.RemapMemory())
+			}
+			remapped <- err
+		}()
+		for collecting := true; collecting; {
+			select {
+			case err := <-remapped:
+				must(t, err)
+				collecting = false
+			default:
+			}
+			must(t, src.Collect(m.mem.NewPageSet()))
+		}
+		must(t, src.Stop())
+	})
+}

@@ -33,6 +33,8 @@ func (l *dirtyLog) Start() error { return l.vm.setLogging(true) }
 func (l *dirtyLog) Stop() error { return l.vm.setLogging(false) }
 
 func (l *dirtyLog) Collect(into *memory.PageSet) error {
+	l.vm.slotsMu.Lock()
+	defer l.vm.slotsMu.Unlock()
 	for slot, bitmap := range l.bitmaps {
 		if err := l.vm.getDirtyLog(uint32(slot), bitmap); err != nil {
 			return fmt.Errorf("slot %d: %w", slot, err)

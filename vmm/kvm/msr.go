@@ -1,6 +1,10 @@
 package kvm
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/fineline-vmm/fineline/vmm/kvm/jsonlist"
+)
 
 // MSR is a model-specific register and its value.
 type MSR struct {
@@ -8,12 +12,20 @@ type MSR struct {
 	Value uint64 `json:"value"`
 }
 
+// MSRs are the saved registers of one vCPU; their JSON is bounded.
+type MSRs []MSR
+
+func (l *MSRs) UnmarshalJSON(raw []byte) (err error) {
+	*l, err = jsonlist.Decode[MSR](raw, MaxSavedMSRs)
+	return err
+}
+
 const (
 	// maxMSRBatch is the most entries that KVM takes in one call (it wants fewer than
 	// 256, its MAX_IO_MSRS).
 	maxMSRBatch = 255
-	// maxSavedMSRs bounds what a damaged state can make Restore do.
-	maxSavedMSRs = 4096
+	// MaxSavedMSRs bounds what a damaged state can make Restore do.
+	MaxSavedMSRs = 4096
 
 	msrTSC             = 0x10
 	msrTSCDeadline     = 0x6e0

@@ -56,7 +56,7 @@ func (c *VCPU) getTSC() (TSC, error) {
 // setTSC lets the counter go on from its saved value. All vCPUs of the VM are
 // shifted by the same number of ticks, so they stay as synchronous as they were.
 func (c *VCPU) setTSC(saved TSC) error {
-	if err := c.setTSCFrequency(saved.KHz); err != nil {
+	if err := c.SetTSCFrequency(saved.KHz); err != nil {
 		return err
 	}
 	now, err := c.getTSC()
@@ -87,7 +87,9 @@ func (v *VM) shiftTSC(ticks uint64) uint64 {
 	return v.tsc.ticks
 }
 
-func (c *VCPU) setTSCFrequency(khz uint64) error {
+// SetTSCFrequency makes the guest's counter tick at khz, or says why this host can't
+// (ErrTSCFrequency). Restore does it too: who calls it earlier learns of that earlier.
+func (c *VCPU) SetTSCFrequency(khz uint64) error {
 	host, err := gokvm.GetTSCKHz(uintptr(c.fd))
 	if err != nil {
 		return named("KVM_GET_TSC_KHZ", err)

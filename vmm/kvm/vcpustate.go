@@ -10,12 +10,12 @@ import (
 
 // VCPUState is everything that makes a vCPU go on elsewhere as if nothing had been.
 type VCPUState struct {
-	CPUID     []CPUIDEntry     `json:"cpuid"`
+	CPUID     CPUIDEntries     `json:"cpuid"`
 	Regs      Regs             `json:"regs"`
 	Sregs     Sregs            `json:"sregs"`
 	XCRs      gokvm.XCRS       `json:"xcrs"`
 	XSave     []byte           `json:"xsave"` // struct kvm_xsave
-	MSRs      []MSR            `json:"msrs"`
+	MSRs      MSRs             `json:"msrs"`
 	TSC       TSC              `json:"tsc"`
 	LAPIC     []byte           `json:"lapic"` // struct kvm_lapic_state
 	DebugRegs gokvm.DebugRegs  `json:"debug_regs"`
@@ -76,7 +76,7 @@ func (c *VCPU) check(s *VCPUState) error {
 		return fmt.Errorf("%w: LAPIC of %d bytes, not %d", ErrBadState, len(s.LAPIC), gokvm.LAPICRegSize)
 	case len(s.XSave) < xsaveHeaderBytes || len(s.XSave) > c.vm.xsaveBytes:
 		return fmt.Errorf("%w: XSAVE area of %d bytes, this host takes %d to %d", ErrBadState, len(s.XSave), xsaveHeaderBytes, c.vm.xsaveBytes)
-	case len(s.MSRs) > maxSavedMSRs:
+	case len(s.MSRs) > MaxSavedMSRs:
 		return fmt.Errorf("%w: %d MSRs", ErrBadState, len(s.MSRs))
 	case s.XCRs.NrXRCS > uint32(len(s.XCRs.Registers)):
 		return fmt.Errorf("%w: %d extended control registers", ErrBadState, s.XCRs.NrXRCS)
@@ -127,7 +127,7 @@ func (c *VCPU) restoreTSC(s *VCPUState) error {
 }
 
 func (c *VCPU) restoreCPUID(s *VCPUState) error {
-	if slices.Equal(s.CPUID, c.cpuid) {
+	if slices.Equal([]CPUIDEntry(s.CPUID), c.cpuid) {
 		return nil
 	}
 	return c.SetCPUID(s.CPUID)

@@ -38,6 +38,10 @@ type VM struct {
 	savedMSRs  []uint32   // what State reads, found once: State is part of downtime
 	ring       *dirtyRing // nil: dirty log
 
+	// slotsMu is held while slots are missing (RemapMemory) and while their dirty
+	// logs are read, which fails for a slot that is missing. It comes before mu.
+	slotsMu sync.Mutex
+
 	mu    sync.Mutex
 	slots []gokvm.UserspaceMemoryRegion // as given to KVM; the index is the slot
 	vcpus []*VCPU
@@ -174,8 +178,11 @@ func (v *VM) setSlot(i int) error {
 // translations. Needed after the VMM itself has rewritten guest page tables that
 // the guest has used (a reset, a restore into a used VM): software KVM shadows
 // them and sees only stores made by guest code. Costs some 130 µs a slot. The
-// vCPUs must be paused and dirty tracking stopped.
+// vCPUs must be paused. A dirty log loses what it holds: where dirty pages are tracked,
+// the caller marks them all (memory.Guest.Reset does).
 func (v *VM) RemapMemory() error {
+	v.slotsMu.Lock()
+	defer v.slotsMu.Unlock()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for i := range v.slots {
