@@ -47,7 +47,7 @@ func newRoom(regions []memory.Region, e820 []E820Entry) *room {
 			closed = append(closed, e.span())
 		}
 	}
-	ram, usable = merge(ram), merge(usable)
+	ram, usable, closed = merge(ram), merge(usable), merge(closed) // without the empty ones
 	return &room{ram: ram, usable: subtract(intersect(usable, ram), closed)}
 }
 

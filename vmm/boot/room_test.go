@@ -66,6 +66,16 @@ func TestRoomKeepsThingsApart(t *testing.T) {
 	})
 }
 
+// An empty entry of the memory map once split the RAM around it.
+func TestRoomIgnoresEmptyEntries(t *testing.T) {
+	r := newRoom([]memory.Region{{SizeBytes: 0x8000}}, []E820Entry{
+		{SizeBytes: 0x8000, Type: E820RAM}, {Base: 0x4000, Type: E820Reserved},
+	})
+	if err := r.claim(span{0x3000, 0x5000, "across"}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLowestAndHighestFindTheExtremes(t *testing.T) {
 	r := newRoom([]memory.Region{{Base: 0, SizeBytes: 0x10000}}, []E820Entry{{Base: 0, SizeBytes: 0x10000, Type: E820RAM}})
 	if err := r.claim(span{0x4000, 0x8000, "the middle"}); err != nil {
