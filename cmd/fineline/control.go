@@ -22,7 +22,6 @@ func clientCommand(use, short string, do func(*cobra.Command, *api.Client) error
 				return usageError{errors.New("give --api, the socket of the machine")}
 			}
 			client := api.NewClient(path)
-			defer client.Close()
 			return do(c, client)
 		},
 	}

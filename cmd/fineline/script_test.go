@@ -100,7 +100,6 @@ func cmdAwait(ts *testscript.TestScript, _ bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), hangGuard)
 	defer cancel()
 	client := api.NewClient(ts.MkAbs(args[0]))
-	defer client.Close()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {

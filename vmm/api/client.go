@@ -59,9 +59,6 @@ func NewClient(path string) *Client {
 	}}}
 }
 
-// Close drops idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
-
 // Info asks who and how the VMM is.
 func (c *Client) Info(ctx context.Context) (InstanceInfo, error) {
 	return get[InstanceInfo](ctx, c, pathInstance)

@@ -157,7 +157,6 @@ func serve(t *testing.T, s *Session) (*Client, *Server) {
 	server := NewServer(s, quietConfig())
 	startServing(t, server, l)
 	c := NewClient(path)
-	t.Cleanup(c.Close)
 	return c, server
 }
 

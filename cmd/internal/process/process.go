@@ -100,7 +100,6 @@ func (v *VMM) Kill() error {
 
 // Close stops the child, in any state, and waits for it.
 func (v *VMM) Close() error {
-	defer v.API.Close()
 	select {
 	case <-v.exited:
 		return nil
