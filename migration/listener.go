@@ -43,8 +43,12 @@ type Listener struct {
 	closing bool     // no Receive begins any more
 }
 
+// greetTimeout bounds how long a silent connection holds one of maxVisitors places: a source speaks first
+// and at once, and must not wait behind whoever scans ports.
+const greetTimeout = 2 * time.Second
+
 // maxVisitors bounds the connections that are being greeted at one time.
-const maxVisitors = 16
+const maxVisitors = 64
 
 // Listen binds the address. The caller closes the Listener. After a machine has arrived and its source
 // has confirmed that it knows, the Listener stops listening by itself.
@@ -143,7 +147,9 @@ const acceptRetry = 100 * time.Millisecond
 func (l *Listener) greet(v *visitor) {
 	ctx, cancel := context.WithTimeoutCause(l.ctx, l.opts.PeerTimeout, ErrPeerSilent)
 	defer cancel()
-	if err := v.greet(ctx); err != nil {
+	first, cancelFirst := context.WithTimeoutCause(ctx, greetTimeout, ErrPeerSilent)
+	defer cancelFirst()
+	if err := v.greet(first); err != nil {
 		var version *wire.VersionError
 		if errors.As(err, &version) {
 			_ = v.send(wire.TypeRefuse, wire.NewReason(err.Error(), false))

@@ -259,8 +259,11 @@ func (s *sender) report(now bool) {
 	total := s.dirty.Len()
 	done := min(s.pump.gathered.Load(), total)
 	round := len(s.result.Rounds) + 1
-	if s.time.now == stagePreflight {
+	switch {
+	case s.time.now == stagePreflight:
 		round = 0 // nothing is accepted yet
+	case s.result.Status != "":
+		round-- // none follows
 	}
 	s.opts.Progress(Progress{
 		Phase: s.time.now.String(), Round: round, RoundPages: total,

@@ -45,6 +45,8 @@ type Outcome struct {
 	// DebugExitCode is what the guest wrote to port 0xf4 (EndedByDebugExit).
 	DebugExitCode uint32
 	Err           error // EndedByError
+	// SerialErr says, however the run ended, that serial output was lost.
+	SerialErr error
 }
 
 // ErrStopped is returned by what needs a machine that has not ended.
@@ -425,6 +427,7 @@ func (m *Machine) finish(o Outcome) {
 
 // end publishes the outcome. Preconditions: m.mu held, all vCPUs parked.
 func (m *Machine) end(o Outcome) {
+	o.SerialErr = m.board.serial.LostOutput()
 	m.status = Stopped
 	m.outcome = o
 	close(m.done)

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // console is the host's end of the guest's serial port.
@@ -24,7 +27,7 @@ func openConsole(spec string) (*console, error) {
 	case spec == "stdio":
 		return stdioConsole()
 	case kind == "file" && path != "":
-		f, err := os.Create(path)
+		f, err := openLog(path)
 		if err != nil {
 			return nil, fmt.Errorf("serial: %w", err)
 		}
@@ -78,4 +81,22 @@ func (b *backlog) Read(p []byte) (int, error) {
 		}
 	}
 	return len(p), nil
+}
+
+// openLog empties and locks a file for serial output, so that a second machine that is
+// given the same file by mistake does not destroy what the first one writes.
+func openLog(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("%s: another machine writes to it: choose another file", path)
+	}
+	if err := f.Truncate(0); err != nil && !errors.Is(err, unix.EINVAL) { // a device or a pipe has no size
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }

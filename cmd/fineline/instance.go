@@ -226,8 +226,11 @@ func outcomeError(o vmm.Outcome) error {
 	case vmm.EndedByError:
 		return fmt.Errorf("the guest's run ended: %w", o.Err)
 	case vmm.EndedByDebugExit:
+		if o.SerialErr != nil { // the status is the guest's to choose
+			logrus.Warn(o.SerialErr)
+		}
 		return exitStatus(o.DebugExitCode & 0xff)
 	default:
-		return nil
+		return o.SerialErr // a test log that is not whole is no success
 	}
 }

@@ -2,6 +2,7 @@ package serial
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 
@@ -48,6 +49,7 @@ type Device struct {
 	idle  event // for Flush and Pause: a write ended, or close
 
 	metrics Metrics
+	txErr   error // the first failure of out
 }
 
 // Metrics counts since New; a guest or a broken writer can raise each.
@@ -61,6 +63,16 @@ type Metrics struct {
 }
 
 var _ devices.Device = (*Device)(nil)
+
+// LostOutput is nil, or says how much output the host's writer failed on, and why at first.
+func (d *Device) LostOutput() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.txErr == nil {
+		return nil
+	}
+	return fmt.Errorf("%d bytes of serial output are lost: %w", d.metrics.TXLost, d.txErr)
+}
 
 // New returns a running UART whose output goes to out (nil discards it), written by
 // a goroutine that lives until Close. A failed write loses its bytes and is counted;

@@ -70,6 +70,9 @@ func (d *Device) wrote(size, n int, err error) {
 	if err != nil && !(d.deadline && errors.Is(err, os.ErrDeadlineExceeded)) {
 		d.metrics.TXErrors++
 		d.metrics.TXLost += uint64(size - n)
+		if d.txErr == nil {
+			d.txErr = err
+		}
 		gone = size
 	}
 	had := d.thre()
