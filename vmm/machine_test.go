@@ -45,9 +45,9 @@ func (l *serialLog) String() string {
 // waitFor returns when text has appeared after the first skip bytes.
 func (l *serialLog) waitFor(t *testing.T, skip int, text string) string {
 	t.Helper()
-	timeout := time.AfterFunc(testDeadline, func() { l.cond.Broadcast() })
+	start := time.Now() // before the timer, which must find the time over
+	timeout := time.AfterFunc(testDeadline, l.cond.Broadcast)
 	defer timeout.Stop()
-	start := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for !strings.Contains(l.text.String()[skip:], text) {
