@@ -16,7 +16,7 @@ type Source interface {
 	Pause() error
 	// Resume undoes Pause. Resuming a machine that was not paused does nothing.
 	Resume() error
-	// SaveState returns all state but RAM, at most 64 MiB. The machine is paused. Stores that it makes
+	// SaveState returns all state but RAM, at most 16 MiB. The machine is paused. Stores that it makes
 	// to guest memory are still sent.
 	SaveState() ([]byte, error)
 	// Release is called once, after the commit: the guest belongs to another process and must never

@@ -118,7 +118,9 @@ func (s *session) judgeTheDead() error {
 // durability on, the guest is here and nowhere else.
 func (s *session) own() error {
 	if err := s.l.opts.Journal.Append(s.record(journal.Owner, "")); err != nil {
-		// If the record reached the file, the one of discard follows it there, and the last one counts.
+		// If the record reached the file, the one of discard follows it there, and the last one counts. If
+		// that can't be written either, the file may name an owner that is none: a source that asks here
+		// takes its guest back, one that only finds the file gives it up. Never two.
 		return s.discard(fmt.Errorf("cannot take the guest over: %w", err))
 	}
 	s.fate = wire.FateOwner

@@ -25,10 +25,11 @@ const (
 	envelopeMagic   = "FINELINE"
 	envelopeHeader  = 20
 	envelopeVersion = 2
-	// envelopeMaxBytes caps what is decoded: 254 vCPUs with the largest xsave
-	// area and their MSRs stay far below it.
-	envelopeMaxBytes = 16 << 20
 )
+
+// MaxSavedBytes caps a saved form, header and all, before it is written and before it is decoded: 254
+// vCPUs with the largest xsave area and their MSRs stay below it.
+const MaxSavedBytes = 16 << 20
 
 // ErrCorrupt is wrapped by every refusal of saved bytes that are damaged.
 var ErrCorrupt = errors.New("saved state is damaged")
@@ -42,6 +43,9 @@ func seal(v any) ([]byte, error) {
 	content, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
+	}
+	if size := envelopeHeader + len(content); size > MaxSavedBytes {
+		return nil, fmt.Errorf("the saved form would have %d bytes, the limit is %d", size, MaxSavedBytes)
 	}
 	out := make([]byte, envelopeHeader, envelopeHeader+len(content))
 	copy(out, envelopeMagic)
@@ -59,8 +63,8 @@ func open(sealed []byte, v any) error {
 		return fmt.Errorf("%w: it has version %d, this build reads %d", ErrVersion, got, envelopeVersion)
 	}
 	content := sealed[envelopeHeader:]
-	if want := binary.LittleEndian.Uint32(sealed[12:]); uint64(want) != uint64(len(content)) || len(content) > envelopeMaxBytes {
-		return fmt.Errorf("%w: %d bytes of content where the header says %d (at most %d)", ErrCorrupt, len(content), want, envelopeMaxBytes)
+	if want := binary.LittleEndian.Uint32(sealed[12:]); uint64(want) != uint64(len(content)) || len(sealed) > MaxSavedBytes {
+		return fmt.Errorf("%w: %d bytes of content where the header says %d (at most %d)", ErrCorrupt, len(content), want, MaxSavedBytes-envelopeHeader)
 	}
 	if crc32.Checksum(content, castagnoli) != binary.LittleEndian.Uint32(sealed[16:]) {
 		return fmt.Errorf("%w: checksum", ErrCorrupt)

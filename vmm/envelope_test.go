@@ -27,6 +27,16 @@ func TestEnvelope(t *testing.T) {
 	}
 }
 
+// TestSavedFormIsCapped: what no destination would take is refused at the source, before it stops for good.
+func TestSavedFormIsCapped(t *testing.T) {
+	if _, err := seal(make([]byte, MaxSavedBytes)); err == nil {
+		t.Error("sealed more than MaxSavedBytes")
+	}
+	if _, err := seal(make([]byte, MaxSavedBytes/4*3-1024)); err != nil { // in base64 just below
+		t.Error(err)
+	}
+}
+
 func FuzzEnvelope(f *testing.F) {
 	good, err := seal(&state{})
 	if err != nil {

@@ -29,6 +29,7 @@ func TestFirecrackerFlow(t *testing.T) {
 		answer             string // is in the answer
 	}{
 		{"GET", "/", "", 200, `"state":"Not started"`},
+		{"GET", "/fineline/v1/metrics", "", 400, "no machine"},
 		{"PATCH", "/vm", `{"state":"Paused"}`, 400, "not been started"},
 		{"PUT", "/actions", `{"action_type":"InstanceStart"}`, 400, "no kernel"},
 		{"PUT", "/machine-config", `{"vcpu_count":0,"mem_size_mib":64}`, 400, "vcpu_count is 0"},
@@ -40,6 +41,7 @@ func TestFirecrackerFlow(t *testing.T) {
 		{"GET", "/vm/config", "", 200, `"vcpu_count":2`},
 		{"PUT", "/actions", `{"action_type":"InstanceStart"}`, 204, ""},
 		{"GET", "/", "", 200, `"state":"Running"`},
+		{"GET", "/fineline/v1/metrics", "", 200, `"port_io":{"unclaimed_reads":`},
 		{"PUT", "/actions", `{"action_type":"InstanceStart"}`, 400, "started already"},
 		{"PUT", "/machine-config", `{"vcpu_count":1,"mem_size_mib":64}`, 400, "started already"},
 		{"PATCH", "/vm", `{"state":"Paused"}`, 204, ""},

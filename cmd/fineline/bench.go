@@ -52,6 +52,9 @@ func benchCommand(name, short string, runs int, measure measurement) *cobra.Comm
 			progress, done := runsBar(name)
 			report, err := measure(c.Context(), exe, runs, progress)
 			done()
+			if cause := context.Cause(c.Context()); cause != nil {
+				return cause // what fails then is not the reason
+			}
 			if err != nil {
 				return err
 			}

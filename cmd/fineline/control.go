@@ -75,10 +75,15 @@ func newStatusCommand() *cobra.Command {
 		}
 		out := c.OutOrStdout()
 		if asJSON {
+			metrics, err := client.Metrics(c.Context())
+			if fault := (*api.Fault)(nil); err != nil && !errors.As(err, &fault) { // a fault: no machine yet
+				return err
+			}
 			return json.NewEncoder(out).Encode(struct {
 				api.InstanceInfo
 				api.VMConfig
-			}{info, config})
+				Metrics json.RawMessage `json:"metrics,omitempty"`
+			}{info, config, metrics})
 		}
 		fmt.Fprintf(out, "%s: %s, %d vCPUs, %d MiB of memory\n", info.ID, info.Phase, config.MachineConfig.VCPUCount, config.MachineConfig.MemSizeMiB)
 		if b := config.BootSource; b != nil {

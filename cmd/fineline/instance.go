@@ -121,6 +121,14 @@ func (i *instance) SetLogger(l api.LoggerConfig) error {
 	return nil
 }
 
+// Metrics are the counters of the machine's devices.
+func (i *instance) Metrics() any {
+	if m := i.current(); m != nil {
+		return m.Metrics()
+	}
+	return nil // not a nil *Machine's counters in an interface
+}
+
 // Start builds the machine, boots its guest and lets it run.
 func (i *instance) Start(context.Context) error {
 	i.mu.Lock()
@@ -151,7 +159,7 @@ func (i *instance) adopt(m *vmm.Machine) {
 	i.mu.Unlock()
 	close(i.arrived)
 	go func() {
-		<-m.Done()
+		logFaults(m)
 		i.session.GuestEnded()
 	}()
 	if i.console.in != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/migration/wire"
 	"github.com/fineline-vmm/fineline/vmm"
 	"github.com/fineline-vmm/fineline/vmm/api"
 )
@@ -47,6 +48,9 @@ type sourceMachine struct {
 }
 
 var _ migration.Source = sourceMachine{}
+
+// What vmm saves is what the wire carries: this does not compile if their caps differ.
+var _ = [1]struct{}{}[vmm.MaxSavedBytes-wire.MaxStateBytes]
 
 func (s sourceMachine) Description() ([]byte, error)    { return s.m.Description() }
 func (s sourceMachine) Memory() *memory.Guest           { return s.m.Memory() }

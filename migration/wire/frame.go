@@ -130,8 +130,8 @@ func (r *Reader) Next(takes Set) (Frame, error) {
 }
 
 func (r *Reader) checkHeader(takes Set) (Type, uint32, error) {
-	if magic := binary.LittleEndian.Uint32(r.head[0:]); magic != Magic {
-		return 0, 0, protocolErrorf("the peer does not speak this protocol: its stream has %08x for the magic", magic)
+	if binary.LittleEndian.Uint32(r.head[0:]) != Magic {
+		return 0, 0, protocolErrorf("the peer does not speak Fineline's migration protocol: its stream has %q for the magic", r.head[:4])
 	}
 	if version := binary.LittleEndian.Uint16(r.head[4:]); version != Version {
 		return 0, 0, &VersionError{Peer: version}

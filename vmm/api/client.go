@@ -12,6 +12,7 @@ import (
 	"iter"
 	"net"
 	"net/http"
+	"net/url"
 
 	"golang.org/x/sys/unix"
 
@@ -72,6 +73,11 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 // VMConfig asks for the machine's shape and what it boots.
 func (c *Client) VMConfig(ctx context.Context) (VMConfig, error) {
 	return get[VMConfig](ctx, c, pathVMConfig)
+}
+
+// Metrics asks for the counters of the machine's devices, as JSON.
+func (c *Client) Metrics(ctx context.Context) (json.RawMessage, error) {
+	return get[json.RawMessage](ctx, c, pathMetrics)
 }
 
 // MachineConfig asks for the machine's shape.
@@ -228,6 +234,9 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (*http.R
 
 // explain turns a failure to connect into what the user can do about it.
 func (c *Client) explain(err error) error {
+	if u := (*url.Error)(nil); errors.As(err, &u) {
+		err = u.Err // without the request, of which the user knows nothing
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("no API socket at %s: start the VMM with --api %[1]s: %w", c.path, err)

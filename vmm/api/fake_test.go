@@ -74,6 +74,15 @@ func (f *fakeController) must(ok bool, what string) {
 	}
 }
 
+func (f *fakeController) Metrics() any {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.started {
+		return nil
+	}
+	return map[string]int{"faults": 7}
+}
+
 func (f *fakeController) MachineConfig() MachineConfig {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -19,6 +19,7 @@ const (
 	pathVM            = "/vm"
 	pathVMConfig      = "/vm/config"
 
+	pathMetrics          = "/fineline/v1/metrics"
 	pathStop             = "/fineline/v1/stop"
 	pathMigration        = "/fineline/v1/migration"
 	pathMigrationEvents  = "/fineline/v1/migration/events"
@@ -47,6 +48,7 @@ var routes = map[string]map[string]handler{
 	pathLogger:           {http.MethodPut: with((*Session).SetLogger)},
 	pathActions:          {http.MethodPut: with(act)},
 	pathVM:               {http.MethodPatch: with(setState)},
+	pathMetrics:          {http.MethodGet: getMetrics},
 	pathStop:             {http.MethodPut: without((*Session).Stop)},
 	pathMigration:        {http.MethodPut: with((*Session).StartMigration)},
 	pathMigrationCancel:  {http.MethodPut: without((*Session).CancelMigration)},
@@ -107,6 +109,13 @@ func getVMConfig(s *Server, _ context.Context, _ []byte) (any, error) {
 	return c, nil
 }
 
+func getMetrics(s *Server, _ context.Context, _ []byte) (any, error) {
+	if m := s.session.ctrl.Metrics(); m != nil {
+		return m, nil
+	}
+	return nil, errors.New("no machine has been started: it has no counters yet")
+}
+
 func act(s *Session, ctx context.Context, b actionBody) error {
 	switch b.ActionType {
 	case actionStart:
@@ -114,7 +123,7 @@ func act(s *Session, ctx context.Context, b actionBody) error {
 	case "SendCtrlAltDel":
 		return errors.New("SendCtrlAltDel is not supported: there is no keyboard; power off in the guest, or PUT " + pathStop)
 	case "FlushMetrics":
-		return errors.New("FlushMetrics is not supported: there are no metrics")
+		return errors.New("FlushMetrics is not supported: GET " + pathMetrics + " instead")
 	}
 	return fmt.Errorf("action_type is %.64q: choose %s", b.ActionType, actionStart)
 }

@@ -19,9 +19,12 @@ const (
 	maxBodyBytes   = 64 << 10
 	maxHeaderBytes = 16 << 10
 
-	readTimeout  = 10 * time.Second // for a whole request
-	writeTimeout = 10 * time.Second // for an answer, and for each line of a stream
-	idleTimeout  = 60 * time.Second
+	// A client sends its header at once; who does not may be a migration that took this socket for a
+	// destination, and should learn so soon.
+	headerTimeout = 2 * time.Second
+	readTimeout   = 10 * time.Second // for a whole request
+	writeTimeout  = 10 * time.Second // for an answer, and for each line of a stream
+	idleTimeout   = 60 * time.Second
 )
 
 // ServerConfig names the VMM to clients.
@@ -47,7 +50,7 @@ func NewServer(session *Session, cfg ServerConfig) *Server {
 	w := &logWriter{cfg.Log}
 	s.http = &http.Server{
 		Handler:           s.Handler(),
-		ReadHeaderTimeout: readTimeout,
+		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
 		// One operation and a wait for another's turn lie between reading and writing.
 		WriteTimeout:   2*OperationTimeout + writeTimeout,

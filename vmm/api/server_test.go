@@ -76,6 +76,7 @@ func TestCallsOfTheGoSDK(t *testing.T) {
 			`"boot-source":{"kernel_image_path":"/k/vmlinux","initrd_path":"/k/initrd","boot_args":"console=ttyS0 reboot=k"}}`},
 		{"PUT", "/actions", `{"action_type":"SendCtrlAltDel"}`, 400, "SendCtrlAltDel is not supported"},
 		{"PUT", "/actions", `{"action_type":"FlushMetrics"}`, 400, "FlushMetrics is not supported"},
+		{"GET", "/fineline/v1/metrics", "", 200, `{"faults":7}`},
 	} {
 		status, reply := call(t, h, c.method, c.path, c.body)
 		if status != c.status || !strings.Contains(reply, c.reply) {
@@ -172,6 +173,9 @@ func TestClientDrivesTheServer(t *testing.T) {
 	config := MachineConfig{VCPUCount: 4, MemSizeMiB: 1024, CPUTemplate: "baseline"}
 	boot := BootSource{KernelImagePath: "builtin:dirty", BootArgs: "pages=1"}
 	memory := int64(2048)
+	if _, err := c.Metrics(ctx); err == nil || !strings.Contains(err.Error(), "no machine has been started") {
+		t.Errorf("metrics before the start: %v", err)
+	}
 	if err := errors.Join(
 		c.SetLogger(ctx, LoggerConfig{Level: "Info"}), c.SetMachineConfig(ctx, config),
 		c.PatchMachineConfig(ctx, MachineConfigPatch{MemSizeMiB: &memory}), c.SetBootSource(ctx, boot),

@@ -25,6 +25,8 @@ type Controller interface {
 	SetMachineConfig(MachineConfig) error
 	// BootSource returns false while none is set.
 	BootSource() (BootSource, bool)
+	// Metrics returns the counters, to be encoded as JSON; nil while there is no machine.
+	Metrics() any
 	SetBootSource(BootSource) error
 	SetLogger(LoggerConfig) error
 
