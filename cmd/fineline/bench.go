@@ -74,7 +74,7 @@ func runsBar(name string) (progress bench.Progress, done func()) {
 	if !view.IsTerminal(os.Stderr) {
 		return func(int, int) {}, func() {}
 	}
-	bars := mpb.New(mpb.WithOutput(os.Stderr), mpb.WithWidth(60))
+	bars := view.NewBars(os.Stderr, 60)
 	bar := bars.New(0, mpb.BarStyle().Rbound("|").Lbound("|"), mpb.BarRemoveOnComplete(),
 		mpb.PrependDecorators(decor.Name(name+" ")), mpb.AppendDecorators(decor.CountersNoUnit(" run %d of %d")))
 	return func(done, total int) {

@@ -39,6 +39,12 @@
 // translated code and because KVM gives guests a stable kvmclock only if the
 // host's own clock is the TSC.
 //
+// No process runs on the machine's CPU 0. In QEMU 7.2 an FXRSTOR or XRSTOR on any CPU
+// clears IGNNE in env->hflags2 of the first CPU, without a lock (cpu_clear_ignne, from
+// cpu_set_fpus). If that CPU enters or leaves a guest in the same moment, its NPT or GIF
+// flag is lost: the guest is run without nested paging, or the kernel with it, or with
+// interrupts off for good. It hit one boot of Linux in seven.
+//
 // QEMU 7.2 has a gap that guests must avoid: XSETBV in a nested guest does not
 // exit to KVM. Tiny guests do not use it; Linux gets `noxsave`. KVM's own XSAVE and
 // XCR ioctls work, so the machine's CPU keeps XSAVE.

@@ -33,7 +33,7 @@ type MachineOptions struct {
 	Kernel      string // path of a vmlinux with a PVH note
 	Initramfs   string // path of a cpio archive with the agent as /init
 	ConsoleLog  string // file for the console's output, overwritten
-	CPUs        int    // at least 1
+	CPUs        int    // that processes run on; at least 1
 	MemoryBytes uint64 // rounded down to MiB
 }
 

@@ -15,8 +15,9 @@ import (
 )
 
 // cmdline of the machine's own kernel. tsc=reliable: see the package comment.
-// panic=-1 with -no-reboot ends QEMU at once when the kernel panics.
-const cmdline = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable nokaslr rdinit=/init"
+// panic=-1 with -no-reboot ends QEMU at once when the kernel panics. isolcpus=0 keeps
+// every process off CPU 0, which must not run guests: see the package comment.
+const cmdline = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable nokaslr isolcpus=0 rdinit=/init"
 
 // Modules are what the machine's initramfs must load, beside what they need.
 var Modules = []string{"virtio_pci", "virtio_console", "kvm_amd"}
@@ -28,7 +29,7 @@ func qemuArgs(o MachineOptions) []string {
 		"-machine", "q35,hpet=off,vmport=off",
 		"-accel", "tcg,thread=multi",
 		"-cpu", "max,+svm,-erms,-fsrm",
-		"-smp", strconv.Itoa(o.CPUs),
+		"-smp", strconv.Itoa(o.CPUs + 1), // and CPU 0
 		"-m", fmt.Sprintf("%dM", o.MemoryBytes>>20),
 		"-kernel", o.Kernel,
 		"-initrd", o.Initramfs,

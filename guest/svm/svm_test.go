@@ -125,7 +125,7 @@ func TestReason(t *testing.T) {
 
 func TestQEMUArguments(t *testing.T) {
 	args := qemuArgs(MachineOptions{Kernel: "k", Initramfs: "i", ConsoleLog: "/a,b", CPUs: 3, MemoryBytes: 1<<30 + 5})
-	for _, want := range []string{"3", "1024M", "file,id=console,path=/a,,b"} {
+	for _, want := range []string{"4", "1024M", "file,id=console,path=/a,,b"} {
 		if !slices.Contains(args, want) {
 			t.Errorf("no %q in %q", want, args)
 		}

@@ -2,6 +2,7 @@ package view
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"sync/atomic"
 
@@ -28,7 +29,7 @@ func NewProgress(f *os.File) *Progress {
 	if !IsTerminal(f) {
 		return &Progress{}
 	}
-	p := &Progress{bars: mpb.New(mpb.WithOutput(f), mpb.WithWidth(barWidth))}
+	p := &Progress{bars: NewBars(f, barWidth)}
 	p.last.Store(&migration.Progress{})
 	p.bar = p.bars.New(0, mpb.BarStyle().Rbound("|").Lbound("|"),
 		mpb.BarRemoveOnComplete(),
@@ -65,6 +66,15 @@ func (p *Progress) Close() {
 	}
 	p.bar.Abort(true)
 	p.bars.Wait()
+}
+
+// NewBars draws on the terminal f, at most width columns wide.
+func NewBars(f *os.File, width int) *mpb.Progress {
+	var out io.Writer = f
+	if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col == 0 {
+		out = struct{ io.Writer }{f} // mpb would believe in a terminal without columns and draw nothing
+	}
+	return mpb.New(mpb.WithOutput(out), mpb.WithAutoRefresh(), mpb.WithWidth(width))
 }
 
 // IsTerminal reports whether f is one.
