@@ -235,10 +235,18 @@ func (l *Listener) journalled(v *visitor) wire.Verdict {
 	return wire.Verdict{Fate: wire.FateUnknown}
 }
 
+// tell is the whole answer to a HELLO that asks.
+func (l *Listener) tell(v *visitor, verdict wire.Verdict) error {
+	if err := v.send(wire.TypeHello, l.hello(v)); err != nil {
+		return err
+	}
+	return v.send(wire.TypeVerdict, verdict)
+}
+
 // answer tells the verdict. A source that learns of an owner confirms, and nothing is left to do.
 func (l *Listener) answer(ctx context.Context, v *visitor, verdict wire.Verdict) {
 	defer v.close()
-	if v.send(wire.TypeHello, l.hello(v)) != nil || v.send(wire.TypeVerdict, verdict) != nil {
+	if l.tell(v, verdict) != nil {
 		return
 	}
 	if verdict.Fate != wire.FateOwner {

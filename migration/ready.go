@@ -67,7 +67,7 @@ func (s *session) withoutConnection(ctx context.Context, lost error) (outcome, e
 		select {
 		case v := <-s.visits:
 			s.replace(v)
-			if v.send(wire.TypeHello, s.l.hello(v)) == nil && v.send(wire.TypeVerdict, wire.Verdict{Fate: wire.FateReady}) == nil {
+			if s.l.tell(v, wire.Verdict{Fate: wire.FateReady}) == nil {
 				return reconnected, nil
 			}
 		case <-dead:
