@@ -37,7 +37,7 @@ type Guest struct {
 // reserved. Errors wrap ErrBadLayout, ErrBeyondHost or ErrNoHugePages, or the
 // cause in the system. The caller owns the Guest and closes it.
 func New(regions []Region, opts Options) (*Guest, error) {
-	h, err := probeHost()
+	h, err := probeHost(opts)
 	if err != nil {
 		return nil, err
 	}

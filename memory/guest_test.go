@@ -77,7 +77,7 @@ func TestDataPagesAndReset(t *testing.T) {
 
 // A guest as large as the host costs only what is touched.
 func TestSparse(t *testing.T) {
-	h, err := probeHost()
+	h, err := probeHost(Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,13 +31,16 @@ type host struct {
 	transparentHuge bool   // for shared memory whose owner asks
 }
 
-// probeHost asks the running system.
-func probeHost() (host, error) {
+// probeHost asks the running system for what opts need.
+func probeHost(opts Options) (host, error) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return host{}, fmt.Errorf("ask for the host's memory size: %w", err)
 	}
-	h := readHugePages("/sys/kernel/mm")
+	var h host
+	if opts.HugePages {
+		h = readHugePages("/sys/kernel/mm")
+	}
 	h.memoryBytes = info.Totalram * uint64(info.Unit)
 	return h, nil
 }

@@ -32,7 +32,7 @@ func TestBadLayout(t *testing.T) {
 }
 
 func TestBeyondHost(t *testing.T) {
-	h, err := probeHost()
+	h, err := probeHost(Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -124,7 +124,7 @@ func (b *Batch) closeRun() {
 // before Reset.
 func (b *Batch) Seal() {
 	b.closeRun()
-	b.crc = crc32.Checksum(b.view.AsSlice()[HeaderBytes:], castagnoli)
+	b.crc = crc32.Checksum(b.view.AsSlice()[HeaderBytes:], castagnoli())
 }
 
 // Record is one record of a PAGES frame.

@@ -41,7 +41,7 @@ func frame(t testing.TB, ft Type, msg any) []byte {
 func resealed(frame []byte, change func(f []byte)) []byte {
 	f := bytes.Clone(frame)
 	change(f)
-	crc := crc32.Update(crc32.Checksum(f[HeaderBytes:], castagnoli), castagnoli, f[:checksumOffset])
+	crc := crc32.Update(crc32.Checksum(f[HeaderBytes:], castagnoli()), castagnoli(), f[:checksumOffset])
 	binary.LittleEndian.PutUint32(f[checksumOffset:], crc)
 	return f
 }
