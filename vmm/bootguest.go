@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fineline-vmm/fineline/images"
+	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/vmm/acpi"
 	"github.com/fineline-vmm/fineline/vmm/boot"
 	"github.com/fineline-vmm/fineline/vmm/kvm"
@@ -78,7 +79,10 @@ func (m *Machine) loadGuest() error {
 	if err != nil {
 		return err
 	}
-	entry, err := boot.Load(m.mem, src.Source, boot.Params{E820: e820Map(m.mem.Regions()), RSDP: rsdp})
+	entry, err := boot.Load(m.mem, src.Source, boot.Params{
+		E820: e820Map(m.mem.Regions()), RSDP: rsdp,
+		Occupied: []memory.Region{{Base: acpiStart, SizeBytes: acpiBytes}},
+	})
 	if err != nil {
 		return fmt.Errorf("load %s: %w", m.cfg.Boot.Kernel, err)
 	}

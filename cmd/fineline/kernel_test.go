@@ -23,14 +23,24 @@ func tool(t *testing.T, name string) string {
 	return path
 }
 
-// TestForeignKernel boots an ELF that was made elsewhere, by gcc and ld alone.
+// TestForeignKernel boots ELFs that were made elsewhere, by gcc and ld alone, linked as such kernels are.
 func TestForeignKernel(t *testing.T) {
+	for _, link := range []string{
+		"-Ttext-segment=0x200000",
+		"-Ttext=0x100000", // the ELF header comes to lie at 0xff000
+		"-Ttext-segment=0x90000",
+	} {
+		t.Run(link, func(t *testing.T) { bootForeign(t, link) })
+	}
+}
+
+func bootForeign(t *testing.T, link string) {
 	h := newHouse(t)
 	gcc, ld := tool(t, "gcc"), tool(t, "ld")
 	object, elf := h.path("foreign.o"), h.path("foreign.elf")
 	for _, args := range [][]string{
 		{gcc, "-m32", "-c", "testdata/foreign.S", "-o", object},
-		{ld, "-m", "elf_i386", "-Ttext-segment=0x200000", "-e", "_start", "--build-id=none", object, "-o", elf},
+		{ld, "-m", "elf_i386", link, "-e", "_start", "--build-id=none", object, "-o", elf},
 	} {
 		if out, err := exec.CommandContext(h.ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v\n%s", args, err, out)

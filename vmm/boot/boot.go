@@ -40,6 +40,8 @@ type Source struct {
 type Params struct {
 	E820 []E820Entry // at most MaxE820Entries, handed to the guest in this order
 	RSDP memory.GPA  // the ACPI root pointer, 0 = none
+	// Occupied is RAM that the machine has filled already, with ACPI tables for instance.
+	Occupied []memory.Region
 }
 
 // Entry is the state in which the first vCPU enters the kernel. Registers that are not listed are zero,
@@ -79,8 +81,9 @@ type loader struct {
 	src  Source
 	p    Params
 	room *room
-	head []byte // the first headBytes of the kernel, or all of it
-	buf  []byte // of streamBytes, what tables and contents pass through
+	area memory.GPA // the loader's own pages, see layout.go; valid once the kernel has its place
+	head []byte     // the first headBytes of the kernel, or all of it
+	buf  []byte     // of streamBytes, what tables and contents pass through
 }
 
 // headBytes covers the ELF header, the Linux setup header and the 8 KiB in which a multiboot header may be.
@@ -97,8 +100,10 @@ func newLoader(mem Memory, src Source, p Params) (*loader, error) {
 		return nil, errors.New("the kernel command line contains a NUL byte")
 	}
 	l := &loader{mem: mem, src: src, p: p, room: newRoom(mem.Regions(), p.E820), buf: make([]byte, streamBytes)}
-	if err := l.room.claim(span{uint64(bootAreaStart), uint64(bootAreaEnd), "the loader's boot information"}); err != nil {
-		return nil, err
+	for _, r := range p.Occupied {
+		if err := l.room.claim(E820Entry{Base: r.Base, SizeBytes: r.SizeBytes}.span("the machine's own tables")); err != nil {
+			return nil, err
+		}
 	}
 	l.head = make([]byte, min(src.KernelSizeBytes, headBytes))
 	if err := l.readKernel(l.head, 0); err != nil {

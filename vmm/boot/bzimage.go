@@ -129,6 +129,9 @@ func (l *loader) loadBzImage() (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
+	if err := l.placeArea(); err != nil {
+		return Entry{}, err
+	}
 	if err := l.stream(l.src.Kernel, int64(h.setupBytes), int64(h.kernelBytes), memory.GPA(kernel.start), kernel.name); err != nil {
 		return Entry{}, err
 	}
@@ -143,7 +146,7 @@ func (l *loader) loadBzImage() (Entry, error) {
 		return Entry{}, err
 	}
 	return Entry{
-		Mode: Long64, RIP: kernel.start + entry64Offset, RSI: uint64(infoPage), RSP: uint64(stackTop), Protocol: "Linux 64-bit",
+		Mode: Long64, RIP: kernel.start + entry64Offset, RSI: uint64(l.area + infoPage), RSP: uint64(l.area + stackTop), Protocol: "Linux 64-bit",
 	}, nil
 }
 
@@ -169,5 +172,5 @@ func (l *loader) placeBzImage(h setupHeader) (span, error) {
 	if s.end > fourGiB {
 		return span{}, fmt.Errorf("%w: %v is not below 4 GiB", ErrNoRoom, s)
 	}
-	return s, l.room.claim(s)
+	return s, l.room.claimUsable(s) // a compressed kernel unpacks into it
 }

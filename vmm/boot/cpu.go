@@ -103,11 +103,11 @@ func (l *loader) writeCPUTables(e *Entry) error {
 	for _, s := range []Segment{code, data, task} {
 		binary.LittleEndian.PutUint64(gdt[s.Selector:], s.descriptor())
 	}
-	e.GDT = gdtPage
-	if err := l.store(store{gdtPage, gdt}); err != nil || e.Mode != Long64 {
+	e.GDT = l.area + gdtPage
+	if err := l.store(store{e.GDT, gdt}); err != nil || e.Mode != Long64 {
 		return err
 	}
-	e.CR3 = pml4Page
+	e.CR3 = l.area + pml4Page
 	return l.writePageTables()
 }
 
@@ -122,13 +122,13 @@ const (
 // not each has 1 GiB.
 func (l *loader) writePageTables() error {
 	le := binary.LittleEndian
-	pml4 := le.AppendUint64(nil, uint64(pdptPage)|ptePresentWritable)
+	pml4 := le.AppendUint64(nil, uint64(l.area+pdptPage)|ptePresentWritable)
 	var pdpt, pds []byte
 	for i := range uint64(identityGiB) {
-		pdpt = le.AppendUint64(pdpt, uint64(pdPages)+i*memory.PageSize|ptePresentWritable)
+		pdpt = le.AppendUint64(pdpt, uint64(l.area+pdPages)+i*memory.PageSize|ptePresentWritable)
 	}
 	for i := range uint64(identityGiB * tableEntries) {
 		pds = le.AppendUint64(pds, i*largePageBytes|ptePresentWritable|pteLarge)
 	}
-	return l.store(store{pml4Page, pml4}, store{pdptPage, pdpt}, store{pdPages, pds})
+	return l.store(store{l.area + pml4Page, pml4}, store{l.area + pdptPage, pdpt}, store{l.area + pdPages, pds})
 }

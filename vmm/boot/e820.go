@@ -24,11 +24,11 @@ type E820Entry struct {
 const MaxE820Entries = 128
 
 // span clips the entry to the address space.
-func (e E820Entry) span() span {
+func (e E820Entry) span(name string) span {
 	start := uint64(e.Base)
 	end := start + e.SizeBytes
 	if end < start {
 		end = ^uint64(0)
 	}
-	return span{start: start, end: end}
+	return span{start, end, name}
 }

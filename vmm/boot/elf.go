@@ -121,13 +121,12 @@ func parseProgram(p []byte, is64 bool) elfProgram {
 	}
 }
 
-// loadSegments claims all segments, then copies them to their physical addresses, so that nothing is
+// loadSegments claims all segments and the area, then copies them to their physical addresses, so that nothing is
 // written when one of them cannot be placed.
 func (l *loader) loadSegments(f *elfFile) ([]span, error) {
 	var segments []span
 	for i, p := range f.programs {
-		// An empty segment takes no place; linkers emit them.
-		if p.kind != elfPTLoad || p.memBytes == 0 {
+		if !l.needed(f, p) {
 			continue
 		}
 		s, err := l.claimSegment(p, fmt.Sprintf("kernel segment %d", i))
@@ -139,8 +138,11 @@ func (l *loader) loadSegments(f *elfFile) ([]span, error) {
 	if len(segments) == 0 {
 		return nil, fmt.Errorf("%w: ELF file without a segment to load", ErrFormat)
 	}
+	if err := l.placeArea(); err != nil {
+		return nil, err
+	}
 	for i, p := range f.programs {
-		if p.kind != elfPTLoad || p.memBytes == 0 {
+		if !l.needed(f, p) {
 			continue
 		}
 		name := fmt.Sprintf("kernel segment %d", i)
@@ -149,6 +151,27 @@ func (l *loader) loadSegments(f *elfFile) ([]span, error) {
 		}
 	}
 	return segments, nil
+}
+
+// needed tells which programs are loaded. An empty segment takes no place; linkers emit them. Notes that lie
+// where there is no RAM are for loaders only: ld puts them at its default address, 128 MiB, in kernels that
+// are linked by -Ttext alone.
+func (l *loader) needed(f *elfFile, p elfProgram) bool {
+	if p.kind != elfPTLoad || p.memBytes == 0 {
+		return false
+	}
+	s, err := sized(p.paddr, p.memBytes, "")
+	return err != nil || contains(l.room.ram, s) || !f.isNotes(p)
+}
+
+// isNotes reports whether p holds nothing but a note segment.
+func (f *elfFile) isNotes(p elfProgram) bool {
+	for _, n := range f.programs {
+		if n.kind == elfPTNote && n.offset == p.offset && n.fileBytes == p.fileBytes && n.memBytes == p.memBytes {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *loader) claimSegment(p elfProgram, name string) (span, error) {

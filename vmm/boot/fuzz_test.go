@@ -38,7 +38,7 @@ func FuzzBzImage(f *testing.F) {
 	f.Fuzz(fuzzLoad)
 }
 
-// fuzzLoad loads whatever it is given. The fake memory reports stores outside usable RAM by itself.
+// fuzzLoad loads whatever it is given. The fake memory reports stores outside free RAM by itself.
 func fuzzLoad(t *testing.T, kernel, initrd []byte) {
 	m := newFakeMemory(t, testRAMBytes)
 	m.pages = nil
@@ -46,7 +46,7 @@ func fuzzLoad(t *testing.T, kernel, initrd []byte) {
 	if len(initrd) > 0 {
 		src.Initrd, src.InitrdSizeBytes = bytes.NewReader(initrd), int64(len(initrd))
 	}
-	params := Params{E820: testE820(m.ram), RSDP: testRSDP}
+	params := Params{E820: testE820(m.ram), RSDP: testRSDP, Occupied: testOccupied}
 
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -61,7 +61,7 @@ func fuzzLoad(t *testing.T, kernel, initrd []byte) {
 		}
 		return
 	}
-	if !contains(m.usable, span{start: e.RIP, end: e.RIP + 1}) || e.GDT == 0 || e.Mode.String() == "no mode" || e.Protocol == "" {
+	if !contains(m.free, span{start: e.RIP, end: e.RIP + 1}) || e.GDT == 0 || e.Mode.String() == "no mode" || e.Protocol == "" {
 		t.Errorf("unusable entry %+v", e)
 	}
 	if (e.Mode == Long64) != (e.CR3 != 0) {

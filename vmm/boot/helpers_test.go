@@ -18,24 +18,27 @@ const (
 
 // fakeMemory is sparse RAM that fails the test on any store outside what the memory map calls usable.
 type fakeMemory struct {
-	t      testing.TB
-	ram    uint64
-	usable []span
-	pages  map[memory.GPA][]byte // nil: stores are checked and forgotten
+	t     testing.TB
+	ram   uint64
+	free  []span                // RAM less what the machine occupies
+	pages map[memory.GPA][]byte // nil: stores are checked and forgotten
 }
 
 func newFakeMemory(t testing.TB, ramBytes uint64) *fakeMemory {
 	m := &fakeMemory{t: t, ram: ramBytes, pages: map[memory.GPA][]byte{}}
-	m.usable = newRoom(m.Regions(), testE820(ramBytes)).usable
+	m.free = []span{{end: ramBytes}}
+	for _, r := range testOccupied {
+		m.free = subtract(m.free, []span{{start: uint64(r.Base), end: uint64(r.Base) + r.SizeBytes}})
+	}
 	return m
 }
 
 func (m *fakeMemory) Regions() []memory.Region { return []memory.Region{{Base: 0, SizeBytes: m.ram}} }
 
 func (m *fakeMemory) WriteAt(gpa memory.GPA, p []byte) error {
-	if !contains(m.usable, span{start: uint64(gpa), end: uint64(gpa) + uint64(len(p))}) {
-		m.t.Errorf("store of %d bytes at %#x is outside usable RAM", len(p), gpa)
-		return fmt.Errorf("outside usable RAM")
+	if !contains(m.free, span{start: uint64(gpa), end: uint64(gpa) + uint64(len(p))}) {
+		m.t.Errorf("store of %d bytes at %#x is outside free RAM", len(p), gpa)
+		return fmt.Errorf("outside free RAM")
 	}
 	if m.pages == nil {
 		return nil
@@ -71,6 +74,9 @@ func (m *fakeMemory) text(gpa memory.GPA) string {
 	return string(p[:bytes.IndexByte(p, 0)])
 }
 
+// testOccupied is where the machine keeps tables.
+var testOccupied = []memory.Region{{Base: 0xe0000, SizeBytes: 0x10000}}
+
 // testE820 is a PC's map: RAM with the hole below 1 MiB.
 func testE820(ramBytes uint64) []E820Entry {
 	return []E820Entry{
@@ -90,7 +96,7 @@ func loadInto(m *fakeMemory, kernel, initrd []byte, cmdline string) (*fakeMemory
 	if initrd != nil {
 		src.Initrd, src.InitrdSizeBytes = bytes.NewReader(initrd), int64(len(initrd))
 	}
-	entry, err := Load(m, src, Params{E820: testE820(m.ram), RSDP: testRSDP})
+	entry, err := Load(m, src, Params{E820: testE820(m.ram), RSDP: testRSDP, Occupied: testOccupied})
 	return m, entry, err
 }
 

@@ -57,8 +57,7 @@ func TestRefusals(t *testing.T) {
 		{name: "ELF segment beyond RAM", kernel: elf(func(e *testELF) { e.programs[0].paddr = testRAMBytes }), class: ErrNoRoom, says: "outside RAM"},
 		{name: "ELF bss beyond RAM", kernel: elf(func(e *testELF) { e.programs[0].memBytes = testRAMBytes }), class: ErrNoRoom, says: "outside RAM"},
 		{name: "ELF segment wraps", kernel: elf(func(e *testELF) { e.programs[0].paddr = ^uint64(0) - 8 }), class: ErrNoRoom, says: "end of the address space"},
-		{name: "ELF segment in the BIOS area", kernel: elf(func(e *testELF) { e.programs[0].paddr = 0xf0000 }), class: ErrNoRoom, says: "memory map reserves"},
-		{name: "ELF segment on boot information", kernel: elf(func(e *testELF) { e.programs[0].paddr = 0x8f000 }), class: ErrNoRoom, says: "overlaps the loader's boot information (0x90000-0x99fff)"},
+		{name: "ELF segment on tables", kernel: elf(func(e *testELF) { e.programs[0].paddr = 0xef000 }), class: ErrNoRoom, says: "overlaps the machine's own tables (0xe0000-0xeffff)"},
 		{name: "ELF segments overlap", kernel: elf(func(e *testELF) {
 			e.programs = append(e.programs, testProgram{kind: elfPTLoad, paddr: oneMiB + 0x2fff, content: []byte("x")})
 		}), class: ErrNoRoom, says: "kernel segment 2 (0x102fff-0x102fff) overlaps kernel segment 0"},
@@ -118,6 +117,42 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("error %q is not %q", err, tt.class)
 			}
 		})
+	}
+}
+
+// TestLinkedAnywhere: a kernel gets the place it is linked to wherever that is RAM, and the loader's pages
+// make way. 0xff000 is where the usual link at 1 MiB puts the ELF header.
+func TestLinkedAnywhere(t *testing.T) {
+	for _, address := range []uint64{0, 0x1000, 0x7c00, 0x8f000, 0x90000, 0x99fff, 0x9fc00, 0xa0000, 0xf0000, 0xff000} {
+		k := pvhKernel()
+		k.programs[0].paddr = address
+		k.programs[1] = pvhNote32(uint32(address) + 4)
+		m, e, err := load(t, k.build(), []byte("an initrd"), "quiet")
+		if err != nil {
+			t.Errorf("%#x: %v", address, err)
+			continue
+		}
+		area := span{start: e.RBX, end: e.RBX + areaBytes}
+		if kernel := (span{start: address, end: address + k.programs[0].memBytes}); area.overlaps(kernel) || area.end > lowAreaEnd && area.start < oneMiB {
+			t.Errorf("kernel at %v, boot information at %v", kernel, area)
+		}
+		if got := m.read(memory.GPA(address), len(k.programs[0].content)); !bytes.Equal(got, k.programs[0].content) {
+			t.Errorf("%#x: the kernel is damaged: % x", address, got)
+		}
+		if got := m.text(memory.GPA(m.u64(memory.GPA(e.RBX) + 24))); got != "quiet" {
+			t.Errorf("%#x: command line %q", address, got)
+		}
+	}
+}
+
+// TestAreaElsewhere: a kernel that takes all low memory.
+func TestAreaElsewhere(t *testing.T) {
+	k := pvhKernel()
+	k.programs[0].paddr, k.programs[0].memBytes = 0, 0xa0000
+	k.programs[1] = pvhNote32(4)
+	_, e, err := load(t, k.build(), nil, "")
+	if err != nil || e.RBX < oneMiB || e.RBX+areaBytes > testRAMBytes {
+		t.Errorf("boot information at %#x, %v", e.RBX, err)
 	}
 }
 

@@ -11,23 +11,23 @@ func (l *loader) writeMultibootInfo(initrd span) error {
 	flags := uint32(mbInfoMemory | mbInfoCmdline | mbInfoMemmap | mbInfoLoaderName)
 	le.PutUint32(info[4:], lowerKiB)
 	le.PutUint32(info[8:], upperKiB)
-	le.PutUint32(info[16:], uint32(cmdlinePage))
+	le.PutUint32(info[16:], uint32(l.area+cmdlinePage))
 	le.PutUint32(info[44:], uint32(len(memmap)))
-	le.PutUint32(info[48:], uint32(mbMemmap))
-	le.PutUint32(info[64:], uint32(mbLoaderName))
-	stores := []store{{mbLoaderName, []byte("fineline\x00")}, {mbMemmap, memmap}}
+	le.PutUint32(info[48:], uint32(l.area+mbMemmap))
+	le.PutUint32(info[64:], uint32(l.area+mbLoaderName))
+	stores := []store{{l.area + mbLoaderName, []byte("fineline\x00")}, {l.area + mbMemmap, memmap}}
 	if initrd.end > 0 {
 		flags |= mbInfoModules
 		le.PutUint32(info[20:], 1)
-		le.PutUint32(info[24:], uint32(mbModules))
+		le.PutUint32(info[24:], uint32(l.area+mbModules))
 		module := make([]byte, mbModuleEntryBytes)
 		le.PutUint32(module[0:], uint32(initrd.start))
 		le.PutUint32(module[4:], uint32(initrd.end))
-		le.PutUint32(module[8:], uint32(mbModuleName))
-		stores = append(stores, store{mbModules, module}, store{mbModuleName, []byte("initrd\x00")})
+		le.PutUint32(module[8:], uint32(l.area+mbModuleName))
+		stores = append(stores, store{l.area + mbModules, module}, store{l.area + mbModuleName, []byte("initrd\x00")})
 	}
 	le.PutUint32(info[0:], flags)
-	return l.store(append(stores, store{infoPage, info})...)
+	return l.store(append(stores, store{l.area + infoPage, info})...)
 }
 
 // multibootMemory returns the KiB of RAM from 0 (at most 640) and from 1 MiB up to the first hole.

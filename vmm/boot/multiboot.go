@@ -111,6 +111,9 @@ func (l *loader) loadMultibootRaw(h multibootHeader) (Entry, error) {
 	if err := l.room.claim(image); err != nil {
 		return Entry{}, err
 	}
+	if err := l.placeArea(); err != nil {
+		return Entry{}, err
+	}
 	if err := l.stream(l.src.Kernel, int64(fileOffset), int64(fileBytes), memory.GPA(image.start), image.name); err != nil {
 		return Entry{}, err
 	}
@@ -167,6 +170,6 @@ func (l *loader) finishMultiboot(entry uint64, segments []span) (Entry, error) {
 		return Entry{}, err
 	}
 	return Entry{
-		Mode: Protected32, RIP: entry, RAX: mbEntryMagic, RBX: uint64(infoPage), RSP: uint64(stackTop), Protocol: "multiboot",
+		Mode: Protected32, RIP: entry, RAX: mbEntryMagic, RBX: uint64(l.area + infoPage), RSP: uint64(l.area + stackTop), Protocol: "multiboot",
 	}, nil
 }

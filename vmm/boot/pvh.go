@@ -89,7 +89,7 @@ func (l *loader) loadPVH(f *elfFile, entry uint64) (Entry, error) {
 	if err := l.writeStartInfo(initrd); err != nil {
 		return Entry{}, err
 	}
-	return Entry{Mode: Protected32, RIP: entry, RBX: uint64(infoPage), RSP: uint64(stackTop), Protocol: "PVH"}, nil
+	return Entry{Mode: Protected32, RIP: entry, RBX: uint64(l.area + infoPage), RSP: uint64(l.area + stackTop), Protocol: "PVH"}, nil
 }
 
 // writeStartInfo stores struct hvm_start_info, version 1, and the two tables it points to.
@@ -101,15 +101,15 @@ func (l *loader) writeStartInfo(initrd span) error {
 	var stores []store
 	if initrd.end > 0 {
 		le.PutUint32(info[12:], 1)
-		le.PutUint64(info[16:], uint64(pvhModules))
+		le.PutUint64(info[16:], uint64(l.area+pvhModules))
 		module := make([]byte, pvhModuleEntryBytes)
 		le.PutUint64(module[0:], initrd.start)
 		le.PutUint64(module[8:], initrd.end-initrd.start)
-		stores = append(stores, store{pvhModules, module})
+		stores = append(stores, store{l.area + pvhModules, module})
 	}
-	le.PutUint64(info[24:], uint64(cmdlinePage))
+	le.PutUint64(info[24:], uint64(l.area+cmdlinePage))
 	le.PutUint64(info[32:], uint64(l.p.RSDP))
-	le.PutUint64(info[40:], uint64(pvhMemmap))
+	le.PutUint64(info[40:], uint64(l.area+pvhMemmap))
 	le.PutUint32(info[48:], uint32(len(l.p.E820)))
 
 	memmap := make([]byte, len(l.p.E820)*pvhMemmapEntryBytes)
@@ -119,5 +119,5 @@ func (l *loader) writeStartInfo(initrd span) error {
 		le.PutUint64(p[8:], e.SizeBytes)
 		le.PutUint32(p[16:], uint32(e.Type))
 	}
-	return l.store(append(stores, store{infoPage, info}, store{pvhMemmap, memmap})...)
+	return l.store(append(stores, store{l.area + infoPage, info}, store{l.area + pvhMemmap, memmap})...)
 }

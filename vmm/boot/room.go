@@ -28,7 +28,9 @@ func sized(start, sizeBytes uint64, name string) (span, error) {
 	return span{start, end, name}, nil
 }
 
-// room is the ledger of guest memory: what is RAM, what of it a kernel may use, what is taken.
+// room is the ledger of guest memory: what is RAM, what of it the memory map calls usable, what is taken.
+// The loader's own choices lie in usable RAM. A kernel that is linked elsewhere gets the place if it is RAM:
+// the usual link at 1 MiB has its ELF header just below, in what a PC reserves for its BIOS.
 type room struct {
 	ram    []span
 	usable []span // within ram, sorted, disjoint, not touching
@@ -38,13 +40,13 @@ type room struct {
 func newRoom(regions []memory.Region, e820 []E820Entry) *room {
 	var ram, usable, closed []span
 	for _, r := range regions {
-		ram = append(ram, E820Entry{Base: r.Base, SizeBytes: r.SizeBytes}.span())
+		ram = append(ram, E820Entry{Base: r.Base, SizeBytes: r.SizeBytes}.span(""))
 	}
 	for _, e := range e820 {
 		if e.Type == E820RAM {
-			usable = append(usable, e.span())
+			usable = append(usable, e.span(""))
 		} else {
-			closed = append(closed, e.span())
+			closed = append(closed, e.span(""))
 		}
 	}
 	ram, usable, closed = merge(ram), merge(usable), merge(closed) // without the empty ones
@@ -56,9 +58,6 @@ func (r *room) claim(s span) error {
 	if !contains(r.ram, s) {
 		return fmt.Errorf("%w: %v lies outside RAM, which is %v; give the guest more memory", ErrNoRoom, s, describeSpans(r.ram))
 	}
-	if !contains(r.usable, s) {
-		return fmt.Errorf("%w: %v overlaps a range that the memory map reserves; usable is %v", ErrNoRoom, s, describeSpans(r.usable))
-	}
 	for _, t := range r.taken {
 		if s.overlaps(t) {
 			return fmt.Errorf("%w: %v overlaps %v", ErrNoRoom, s, t)
@@ -66,6 +65,14 @@ func (r *room) claim(s span) error {
 	}
 	r.taken = append(r.taken, s)
 	return nil
+}
+
+// claimUsable is claim for what should not lie in what the memory map reserves.
+func (r *room) claimUsable(s span) error {
+	if contains(r.ram, s) && !contains(r.usable, s) {
+		return fmt.Errorf("%w: %v overlaps a range that the memory map reserves; usable is %v", ErrNoRoom, s, describeSpans(r.usable))
+	}
+	return r.claim(s)
 }
 
 // lowest finds the first aligned place for sizeBytes in [from, below); alignBytes is a power of two.

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/fineline-vmm/fineline/memory"
@@ -30,6 +31,7 @@ func TestRoomKeepsThingsApart(t *testing.T) {
 			}
 			usable[i] = i < ramUnits && is(true) && !is(false)
 		}
+		allUsable := func(at, n uint64) bool { return !slices.Contains(usable[at:at+n], false) }
 		r := newRoom(regions, e820)
 		for range rapid.IntRange(1, 12).Draw(t, "claims") {
 			n := rapid.Uint64Range(1, 8).Draw(t, "size")
@@ -41,11 +43,11 @@ func TestRoomKeepsThingsApart(t *testing.T) {
 				start = from
 			case 1:
 				align := uint64(unit) << rapid.IntRange(0, 3).Draw(t, "align")
-				if start, ok = r.lowest(n*unit, align, from, below); ok && (start%align != 0 || start < from || start+n*unit > below) {
+				if start, ok = r.lowest(n*unit, align, from, below); ok && (start%align != 0 || start < from || start+n*unit > below || !allUsable(start/unit, n)) {
 					t.Fatalf("lowest gave %#x", start)
 				}
 			default:
-				if start, ok = r.highest(n*unit, from, below); ok && (start < from || start+n*unit > below) {
+				if start, ok = r.highest(n*unit, from, below); ok && (start < from || start+n*unit > below || !allUsable(start/unit, n)) {
 					t.Fatalf("highest gave %#x", start)
 				}
 			}
@@ -54,7 +56,7 @@ func TestRoomKeepsThingsApart(t *testing.T) {
 			}
 			fits := true
 			for u := start / unit; u < start/unit+n; u++ {
-				fits = fits && u < units && usable[u] && !taken[u]
+				fits = fits && u < uint64(ramUnits) && !taken[u]
 			}
 			if err := r.claim(span{start, start + n*unit, "a claim"}); (err == nil) != fits {
 				t.Fatalf("claim of %d units at %d: %v, fits %v", n, start/unit, err, fits)

@@ -91,7 +91,7 @@ func (l *loader) writeCmdline(text string, limitBytes uint64) error {
 	if uint64(len(text)) > limitBytes {
 		return fmt.Errorf("the kernel command line has %d bytes, this kernel takes %d", len(text), limitBytes)
 	}
-	return l.store(store{cmdlinePage, append([]byte(text), 0)})
+	return l.store(store{l.area + cmdlinePage, append([]byte(text), 0)})
 }
 
 // loadInitrd claims a place with find and copies the initrd there. Its size is 0 when there is none.

@@ -24,7 +24,7 @@ func (l *loader) writeZeroPage(h setupHeader, kernelStart uint64, initrd span) e
 	copy(zp[hdrStart:zpHeaderMax], l.head[hdrStart:h.end])
 	zp[hdrTypeOfLoader] = undefinedLoader
 	le.PutUint32(zp[hdrCode32Start:], uint32(kernelStart))
-	le.PutUint32(zp[hdrCmdlinePointer:], uint32(cmdlinePage))
+	le.PutUint32(zp[hdrCmdlinePointer:], uint32(l.area+cmdlinePage))
 	// Both below 4 GiB, so the ext_ramdisk halves stay 0.
 	le.PutUint32(zp[hdrRamdiskImage:], uint32(initrd.start))
 	le.PutUint32(zp[hdrRamdiskSize:], uint32(initrd.end-initrd.start))
@@ -37,5 +37,5 @@ func (l *loader) writeZeroPage(h setupHeader, kernelStart uint64, initrd span) e
 		le.PutUint64(p[8:], e.SizeBytes)
 		le.PutUint32(p[16:], uint32(e.Type))
 	}
-	return l.store(store{infoPage, zp})
+	return l.store(store{l.area + infoPage, zp})
 }
