@@ -18,6 +18,8 @@ SVM_PACKAGES ?= ./guest/svm/probe ./vmm/kvm ./vmm ./cmd/fineline
 SVMTEST ?= go run ./guest/svm/cmd/svmtest -json -timeout 25m -bin ./cmd/fineline $(SVM_PACKAGES)
 
 KVM_USABLE := $(shell test -r /dev/kvm -a -w /dev/kvm && echo yes)
+# Where KVM is hardware, the host runs Linux guests itself.
+KVM_HARDWARE := $(if $(KVM_USABLE),$(shell grep -Eqw 'vmx|svm' /proc/cpuinfo && echo yes))
 HOST_TIER := $(if $(KVM_USABLE),unit+host,unit)
 
 .PHONY: help build images demo test test-host test-svm test-total race lint fuzz bench deps clean
@@ -45,10 +47,11 @@ test: deps ## all tests, in three tiers: unit, host (/dev/kvm), svm (emulated ha
 	@$(REPORT) -total $(RESULTS)/host.json $(RESULTS)/svm.json
 
 test-host:
-	@$(REPORT) -tier $(HOST_TIER) -o $(RESULTS)/host.json -- go test -json -count=1 -timeout 10m ./...
+	@$(if $(KVM_HARDWARE),go run ./images/linux/cmd/linuximage -o build/linux)
+	@$(if $(KVM_HARDWARE),FINELINE_LINUX_DIR=$(CURDIR)/build/linux) $(REPORT) -tier $(HOST_TIER) -o $(RESULTS)/host.json -events $(RESULTS)/host.events -- go test -json -count=1 -timeout 10m ./...
 
 test-svm:
-	@$(REPORT) -tier svm -o $(RESULTS)/svm.json -quiet -- $(SVMTEST)
+	@$(REPORT) -tier svm -o $(RESULTS)/svm.json -events $(RESULTS)/svm.events -quiet -- $(SVMTEST)
 
 race: ## the unit and host tests under the race detector (which needs a C compiler)
 	CGO_ENABLED=1 go test -race ./...

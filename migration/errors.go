@@ -73,6 +73,12 @@ func (e *InDoubtError) Unwrap() error { return e.Cause }
 var errJustCommitted = errors.New("the destination has just answered that it holds the guest and was told to run it; " +
 	"ask again before you decide")
 
+// cancelledError hides what a step failed with when it was interrupted.
+type cancelledError struct{ cause error }
+
+func (e *cancelledError) Error() string { return "cancelled on request" }
+func (e *cancelledError) Unwrap() error { return e.cause }
+
 // isCancel reports whether the migration ended because somebody asked for it.
 func isCancel(ctx context.Context, err error) bool {
 	var aborted *AbortedError

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	logrustest "github.com/sirupsen/logrus/hooks/test"
+
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/identity"
 	"github.com/fineline-vmm/fineline/migration/inject"
@@ -171,6 +173,31 @@ func TestStrangersAreIgnored(t *testing.T) {
 		t.Error(out.sendErr)
 	}
 	p.verifyLaw(destination)
+}
+
+// TestStrangersDoNotFillTheLog: what anybody can cause is logged at a limited rate (design law 5).
+func TestStrangersDoNotFillTheLog(t *testing.T) {
+	p := newPair(t)
+	log, lines := logrustest.NewNullLogger()
+	l, err := Listen(t.Context(), Address{network: "unix", address: filepath.Join(t.TempDir(), "s")},
+		ListenOptions{Journal: p.dst.journal, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const strangers = 10 * LogFirst
+	for range strangers {
+		conn, err := l.Address().dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = conn.Write([]byte("GET / HTTP/1.1\r\nHost: here, which is no place for it\r\n\r\n"))
+		_, _ = io.Copy(io.Discard, conn)
+		conn.Close()
+	}
+	if n := len(lines.AllEntries()); n < LogFirst || n > 2*LogFirst {
+		t.Errorf("%d lines for %d strangers", n, strangers)
+	}
 }
 
 // TestOtherVersion: both sides name both versions, and nothing is paused.

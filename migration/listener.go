@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/time/rate"
 
 	"github.com/fineline-vmm/fineline/migration/journal"
 	"github.com/fineline-vmm/fineline/migration/wire"
@@ -38,6 +39,9 @@ type Listener struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
+	// perPeer limits what strangers can make the log grow by; the first few are said in full.
+	perPeer rate.Sometimes
+
 	mu      sync.Mutex
 	session *session // the newest
 	closing bool     // no Receive begins any more
@@ -49,6 +53,12 @@ const greetTimeout = 2 * time.Second
 
 // maxVisitors bounds the connections that are being greeted at one time.
 const maxVisitors = 64
+
+// What a peer can cause is logged the first LogFirst times, then once in LogInterval; callers do the same.
+const (
+	LogFirst    = 20
+	LogInterval = 10 * time.Second
+)
 
 // Listen binds the address. The caller closes the Listener. After a machine has arrived and its source
 // has confirmed that it knows, the Listener stops listening by itself.
@@ -77,7 +87,10 @@ func newListener(ln net.Listener, opts ListenOptions) (*Listener, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &Listener{ln: ln, opts: opts, hooks: opts.hooks, offers: make(chan *visitor), ctx: ctx, cancel: cancel}
+	l := &Listener{
+		ln: ln, opts: opts, hooks: opts.hooks, offers: make(chan *visitor), ctx: ctx, cancel: cancel,
+		perPeer: rate.Sometimes{First: LogFirst, Interval: LogInterval},
+	}
 	l.tasks.Go(l.accept)
 	return l, nil
 }
@@ -154,7 +167,7 @@ func (l *Listener) greet(v *visitor) {
 		if errors.As(err, &version) {
 			_ = v.send(wire.TypeRefuse, wire.NewReason(err.Error(), false))
 		}
-		l.opts.Log.Infof("migration: ignored a connection: %v", err)
+		l.perPeer.Do(func() { l.opts.Log.Infof("migration: ignored a connection: %v", err) })
 		v.close()
 		return
 	}

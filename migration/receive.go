@@ -145,7 +145,9 @@ func (s *session) describing(ctx context.Context) error {
 		s.watch = nil
 		s.log.Debugf("migration: %v", err)
 	}
-	s.log.Infof("migration: machine %s arrives, generation %d, from build %q", id, generation, s.source.Build)
+	s.l.perPeer.Do(func() {
+		s.log.Infof("migration: machine %s arrives, generation %d, from build %q", id, generation, s.source.Build)
+	})
 	if err := s.visitor.send(wire.TypeHello, s.l.hello(s.visitor)); err != nil {
 		return err
 	}

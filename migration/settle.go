@@ -33,7 +33,7 @@ func (s *sender) abandon(ctx context.Context, cause error) error {
 		phase, point = journal.Cancelled, inject.SourceCancelled
 		s.result.Status = StatusCancelled
 		if errors.Is(cause, context.Canceled) {
-			cause = fmt.Errorf("cancelled on request: %w", cause)
+			cause = &cancelledError{cause}
 		}
 	}
 	reason := wire.NewReason(cause.Error(), cancelled)

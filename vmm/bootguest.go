@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,22 @@ type BootFiles struct {
 	Kernel  string `json:"kernel"` // a path, or builtin:NAME
 	Initrd  string `json:"initrd,omitempty"`
 	Cmdline string `json:"cmdline,omitempty"`
+}
+
+// absolute makes the paths mean the same in every working directory: a reset may come in
+// another process, where the machine has moved to.
+func (b BootFiles) absolute() (BootFiles, error) {
+	for _, path := range []*string{&b.Kernel, &b.Initrd} {
+		if *path == "" || strings.HasPrefix(*path, BuiltinPrefix) {
+			continue
+		}
+		full, err := filepath.Abs(*path)
+		if err != nil {
+			return b, fmt.Errorf("%s: %w", *path, err)
+		}
+		*path = full
+	}
+	return b, nil
 }
 
 // validate keeps a peer's strings short enough for errors and logs.

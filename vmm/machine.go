@@ -94,6 +94,10 @@ type Machine struct {
 // New builds a machine without a guest in it: memory, in-kernel devices, our
 // devices and parked vCPUs. Close frees it.
 func New(cfg Config) (*Machine, error) {
+	var err error
+	if cfg.Boot, err = cfg.Boot.absolute(); err != nil {
+		return nil, err
+	}
 	return build(cfg, nil)
 }
 

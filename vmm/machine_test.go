@@ -3,11 +3,13 @@ package vmm
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/fineline-vmm/fineline/images"
 	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
 
@@ -166,5 +168,23 @@ func TestOrderOfCalls(t *testing.T) {
 	}
 	if err := m.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPathsAreAbsolute: a reset may come in a process that works elsewhere.
+func TestPathsAreAbsolute(t *testing.T) {
+	requireKVM(t)
+	image, _ := images.Builtin("hello")
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("hello.elf", image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	full, err := filepath.Abs("hello.elf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMachine(t, Config{CPUs: 1, MemoryBytes: 64 << 20, Boot: BootFiles{Kernel: "hello.elf"}})
+	if got := m.Config().Boot.Kernel; got != full {
+		t.Errorf("the machine knows %q, want %q", got, full)
 	}
 }

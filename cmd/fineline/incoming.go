@@ -7,6 +7,7 @@ import (
 	"net"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/time/rate"
 
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration"
@@ -48,6 +49,7 @@ func (i *instance) listen(ctx context.Context, address string) error {
 // process was started for it.
 func (in *incoming) receive(ctx context.Context, i *instance) {
 	defer close(in.over)
+	said := rate.Sometimes{First: migration.LogFirst, Interval: migration.LogInterval} // anybody can make it say this
 	for {
 		t := &targetMachine{i: i}
 		received, err := in.listener.Receive(ctx, t)
@@ -57,7 +59,7 @@ func (in *incoming) receive(ctx context.Context, i *instance) {
 			i.received(t, received, err)
 			return
 		case !discarded.Accepted && ctx.Err() == nil && !errors.Is(err, net.ErrClosed):
-			logrus.WithError(discarded.Cause).Warn("no machine came; waiting for another")
+			said.Do(func() { logrus.WithError(discarded.Cause).Warn("no machine came; waiting for another") })
 		default:
 			in.failed <- err
 			return

@@ -41,8 +41,11 @@ type status struct {
 	uptime, realtime    float64
 }
 
-func newMemcheck(t *testing.T) *memcheck {
+// newMemcheck ends the conversation when ctx ends.
+func newMemcheck(ctx context.Context, t *testing.T) *memcheck {
 	r, w := io.Pipe()
+	stop := context.AfterFunc(ctx, func() { _ = r.CloseWithError(context.Cause(ctx)) })
+	t.Cleanup(func() { stop() })
 	m := &memcheck{t: t, ports: make(chan net.Conn, linuxHops+1), lines: bufio.NewScanner(r)}
 	go func() {
 		for port := range m.ports {
@@ -166,7 +169,7 @@ func TestLinuxMigrates(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), linuxHangGuard)
 	defer cancel()
 
-	guest := newMemcheck(t)
+	guest := newMemcheck(ctx, t)
 	vmm := startLinux(ctx, t, dir, "p0", "--cpus", "2", "--memory", "128M",
 		"--kernel", filepath.Join(image, "vmlinux"), "--initrd", filepath.Join(image, "initramfs.cpio"),
 		"--cmdline", "console=ttyS0 fineline.test=memcheck fineline.mib=4 fineline.rest=200ms "+os.Getenv("FINELINE_LINUX_CMDLINE"))

@@ -29,7 +29,8 @@ import (
 func TestScripts(t *testing.T) {
 	needKVM(t)
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir:      "testdata/script",
+		Deadline: time.Now().Add(3 * hangGuard), // for all of them: bounds what a script waits for
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"refused":    cmdRefused,
 			"builtin":    cmdBuiltin,

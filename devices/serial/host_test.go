@@ -43,6 +43,9 @@ func TestBackPressure(t *testing.T) {
 	if got := p.Metrics().TXDropped; got != 3 {
 		t.Errorf("%d bytes dropped, want 3", got)
 	}
+	if err := p.LostOutput(); !errors.Is(err, errNotPolled) || !strings.HasPrefix(err.Error(), "3 bytes") {
+		t.Errorf("lost output: %v", err)
+	}
 	close(w.open)
 	p.flush()
 	if !p.irq() {

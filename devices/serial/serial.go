@@ -64,14 +64,21 @@ type Metrics struct {
 
 var _ devices.Device = (*Device)(nil)
 
-// LostOutput is nil, or says how much output the host's writer failed on, and why at first.
+// errNotPolled: the queue was full, and the guest did not look at THRE before it wrote.
+var errNotPolled = errors.New("the guest wrote on while the transmitter was full")
+
+// LostOutput is nil, or says how much output did not reach the host's writer, and why at first.
 func (d *Device) LostOutput() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.txErr == nil {
+	cause := d.txErr
+	if cause == nil && d.metrics.TXDropped > 0 {
+		cause = errNotPolled
+	}
+	if cause == nil {
 		return nil
 	}
-	return fmt.Errorf("%d bytes of serial output are lost: %w", d.metrics.TXLost, d.txErr)
+	return fmt.Errorf("%d bytes of serial output are lost: %w", d.metrics.TXLost+d.metrics.TXDropped, cause)
 }
 
 // New returns a running UART whose output goes to out (nil discards it), written by

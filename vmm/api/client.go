@@ -65,11 +65,6 @@ func (c *Client) Info(ctx context.Context) (InstanceInfo, error) {
 	return get[InstanceInfo](ctx, c, pathInstance)
 }
 
-// Version asks for the VMM's version.
-func (c *Client) Version(ctx context.Context) (Version, error) {
-	return get[Version](ctx, c, pathVersion)
-}
-
 // VMConfig asks for the machine's shape and what it boots.
 func (c *Client) VMConfig(ctx context.Context) (VMConfig, error) {
 	return get[VMConfig](ctx, c, pathVMConfig)
@@ -78,41 +73,6 @@ func (c *Client) VMConfig(ctx context.Context) (VMConfig, error) {
 // Metrics asks for the counters of the machine's devices, as JSON.
 func (c *Client) Metrics(ctx context.Context) (json.RawMessage, error) {
 	return get[json.RawMessage](ctx, c, pathMetrics)
-}
-
-// MachineConfig asks for the machine's shape.
-func (c *Client) MachineConfig(ctx context.Context) (MachineConfig, error) {
-	return get[MachineConfig](ctx, c, pathMachineConfig)
-}
-
-// SetMachineConfig sets all of it.
-func (c *Client) SetMachineConfig(ctx context.Context, m MachineConfig) error {
-	return c.send(ctx, http.MethodPut, pathMachineConfig, m)
-}
-
-// PatchMachineConfig sets a part of it.
-func (c *Client) PatchMachineConfig(ctx context.Context, p MachineConfigPatch) error {
-	return c.send(ctx, http.MethodPatch, pathMachineConfig, p)
-}
-
-// BootSource asks what is booted.
-func (c *Client) BootSource(ctx context.Context) (BootSource, error) {
-	return get[BootSource](ctx, c, pathBootSource)
-}
-
-// SetBootSource sets it.
-func (c *Client) SetBootSource(ctx context.Context, b BootSource) error {
-	return c.send(ctx, http.MethodPut, pathBootSource, b)
-}
-
-// SetLogger sets where the VMM's logs go.
-func (c *Client) SetLogger(ctx context.Context, l LoggerConfig) error {
-	return c.send(ctx, http.MethodPut, pathLogger, l)
-}
-
-// Start boots the guest.
-func (c *Client) Start(ctx context.Context) error {
-	return c.send(ctx, http.MethodPut, pathActions, actionBody{actionStart})
 }
 
 // Pause returns when no vCPU runs.
