@@ -17,9 +17,10 @@
 // headers, notes) has a fixed cap, and contents stream through a buffer of fixed size. So the memory a load
 // needs does not depend on what the file says.
 //
-// Where things go is decided by one ledger (room): RAM which the memory map calls usable, less what is
-// already taken. Each segment, the initrd and the loader's own pages (layout.go) are claimed from it before
-// a byte is written, so an overlap is an error that names both sides instead of a kernel that dies silently.
+// Where things go is decided by one ledger (room). A kernel gets the RAM that it is linked to, though the
+// memory map reserves it, as in QEMU; what the loader may choose, the initrd and its own pages (layout.go),
+// goes into usable RAM around it. All is claimed before a byte is written, so an overlap is an error that
+// names both sides instead of a kernel that dies silently.
 //
 // # Rejected
 //
