@@ -19,7 +19,7 @@
 //
 // Where things go is decided by one ledger (room). A kernel gets the RAM that it is linked to, though the
 // memory map reserves it, as in QEMU; what the loader may choose, the initrd and its own pages (layout.go),
-// goes into usable RAM around it. All is claimed before a byte is written, so an overlap is an error that
+// goes into usable RAM around it. Each is claimed before it is written, so an overlap is an error that
 // names both sides instead of a kernel that dies silently.
 //
 // # Rejected
