@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
@@ -424,7 +422,7 @@ func (m *Machine) finish(o Outcome) {
 	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
 	if err := m.board.serial.Flush(ctx); err != nil {
-		logrus.WithError(err).Warn("the guest's last serial output could not be written")
+		m.board.serial.Abandon()
 	}
 	m.end(o)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -84,17 +83,21 @@ func (b *backlog) Read(p []byte) (int, error) {
 }
 
 // openLog empties and locks a file for serial output, so that a second machine that is
-// given the same file by mistake does not destroy what the first one writes.
+// given the same file by mistake does not destroy what the first one writes. A device or
+// a pipe has nothing to empty, and many may write to it.
 func openLog(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
 	if err != nil {
 		return nil, err
 	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return f, err
+	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("%s: another machine writes to it: choose another file", path)
 	}
-	if err := f.Truncate(0); err != nil && !errors.Is(err, unix.EINVAL) { // a device or a pipe has no size
+	if err := f.Truncate(0); err != nil {
 		_ = f.Close()
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/fineline-vmm/fineline/devices/serial"
 	"github.com/fineline-vmm/fineline/migration/journal"
 	"github.com/fineline-vmm/fineline/vmm"
 	"github.com/fineline-vmm/fineline/vmm/api"
@@ -238,6 +239,12 @@ func outcomeError(o vmm.Outcome) error {
 			logrus.Warn(o.SerialErr)
 		}
 		return exitStatus(o.DebugExitCode & 0xff)
+	case vmm.EndedByUser:
+		if errors.Is(o.SerialErr, serial.ErrUnread) { // a console without a reader, and that is no news
+			logrus.Warn(o.SerialErr)
+			return nil
+		}
+		return o.SerialErr
 	default:
 		return o.SerialErr // a test log that is not whole is no success
 	}

@@ -229,6 +229,34 @@ func TestFeedWhilePaused(t *testing.T) {
 	}
 }
 
+// TestAbandon: what is left when the run is over counts as lost, unless it goes out after all.
+func TestAbandon(t *testing.T) {
+	w := newStalled()
+	p := &port{New(&w.sink, w), &w.sink, t}
+	defer p.Close()
+	for _, b := range []byte("hello") {
+		p.out(regData, b)
+	}
+	<-w.entered
+	if err := p.Flush(ended()); err == nil {
+		t.Error("flushed into a stalled writer")
+	}
+	if err := p.LostOutput(); err != nil {
+		t.Errorf("lost while it may still go out: %v", err)
+	}
+	for range 2 {
+		p.Abandon()
+		if err := p.LostOutput(); !errors.Is(err, ErrUnread) || !strings.HasPrefix(err.Error(), "5 bytes") {
+			t.Errorf("lost output: %v", err)
+		}
+	}
+	close(w.open)
+	p.flush()
+	if err := p.LostOutput(); err != nil {
+		t.Errorf("all went out, and %v", err)
+	}
+}
+
 func TestFlush(t *testing.T) {
 	w := newStalled()
 	p := &port{New(nil, w), &w.sink, t}

@@ -19,6 +19,8 @@ const (
 // Errors of the host's side.
 var (
 	ErrClosed = errors.New("serial port is closed")
+	// ErrUnread: the run is over and nobody took what was left of the output.
+	ErrUnread = errors.New("nobody reads it")
 	ErrPaused = errors.New("serial port is paused")
 )
 
@@ -40,6 +42,7 @@ type Device struct {
 	tx queue  // bytes the host has not taken; during a write they are still here
 
 	writing  bool // the drainer is in out.Write, without mu
+	given    bool // Abandon was called: what is in tx is counted as lost
 	deadline bool // a write deadline is set on out and must be taken back
 	paused   bool
 	closed   bool
@@ -71,14 +74,14 @@ var errNotPolled = errors.New("the guest wrote on while the transmitter was full
 func (d *Device) LostOutput() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	cause := d.txErr
-	if cause == nil && d.metrics.TXDropped > 0 {
+	lost, cause := d.metrics.TXLost+d.metrics.TXDropped, d.txErr
+	switch {
+	case d.metrics.TXErrors == 0 && lost == 0: // what was abandoned has gone out after all
+		return nil
+	case cause == nil:
 		cause = errNotPolled
 	}
-	if cause == nil {
-		return nil
-	}
-	return fmt.Errorf("%d bytes of serial output are lost: %w", d.metrics.TXLost+d.metrics.TXDropped, cause)
+	return fmt.Errorf("%d bytes of serial output are lost: %w", lost, cause)
 }
 
 // New returns a running UART whose output goes to out (nil discards it), written by

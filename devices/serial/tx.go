@@ -63,13 +63,18 @@ func (d *Device) drain() {
 func (d *Device) wrote(size, n int, err error) {
 	n = min(max(n, 0), size)
 	d.metrics.TXBytes += uint64(n)
+	if d.given {
+		d.metrics.TXLost -= uint64(n)
+	}
 	if n < size && err == nil {
 		err = io.ErrShortWrite // else a writer that takes nothing would spin
 	}
 	gone := n
 	if err != nil && !(d.deadline && errors.Is(err, os.ErrDeadlineExceeded)) {
 		d.metrics.TXErrors++
-		d.metrics.TXLost += uint64(size - n)
+		if !d.given {
+			d.metrics.TXLost += uint64(size - n)
+		}
 		if d.txErr == nil {
 			d.txErr = err
 		}
@@ -134,6 +139,20 @@ func (d *Device) resume() {
 	d.paused = false
 	d.work.fire()
 	d.space.fire()
+}
+
+// Abandon counts what Flush could not get rid of as lost. The guest writes no more.
+func (d *Device) Abandon() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.given || d.tx.size == 0 {
+		return
+	}
+	d.given = true
+	d.metrics.TXLost += uint64(d.tx.size)
+	if d.txErr == nil {
+		d.txErr = ErrUnread
+	}
 }
 
 // Flush waits until the host took all output, ErrPaused or ErrClosed when that
