@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/fineline-vmm/fineline/vmm/kvm"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // linuxPrompt is printed by the test image's shell when it waits for a command.
@@ -16,22 +16,7 @@ const linuxPrompt = "fineline# "
 // linuxMachine boots stock Linux from the image of package images/linux.
 func linuxMachine(t *testing.T, kernel, mode string, cpus int) (*Machine, *serialLog) {
 	t.Helper()
-	dir := os.Getenv("FINELINE_LINUX_DIR")
-	if dir == "" {
-		t.Skip("FINELINE_LINUX_DIR is not set: it names the Linux test image (the svm tier sets it)")
-	}
-	requireKVM(t)
-	sys, err := kvm.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	kind := sys.Kind()
-	if err := sys.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if kind != kvm.Hardware {
-		t.Skip("software KVM does not run Linux kernels: this test runs in the svm tier")
-	}
+	dir := vmmtest.NeedLinux(t)
 	out := newSerialLog()
 	m := newMachine(t, Config{
 		CPUs: cpus, MemoryBytes: 256 << 20, SerialOut: out,

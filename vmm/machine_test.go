@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/fineline-vmm/fineline/images"
-	"github.com/fineline-vmm/fineline/vmm/kvm"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // testDeadline only ends a test that hangs; no result depends on it. Linux in an
@@ -70,22 +70,10 @@ func repeats(n int) int {
 	return n
 }
 
-// requireKVM skips where no guest can run.
-func requireKVM(t *testing.T) {
-	t.Helper()
-	sys, err := kvm.Open()
-	if err != nil {
-		t.Skipf("no usable KVM: %v", err)
-	}
-	if err := sys.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // newMachine builds and boots a machine that the test closes.
 func newMachine(t *testing.T, cfg Config) *Machine {
 	t.Helper()
-	requireKVM(t)
+	vmmtest.NeedKVM(t)
 	if cfg.CPUs == 0 {
 		cfg.CPUs = 1
 	}
@@ -150,7 +138,7 @@ func TestHelloDebugExit(t *testing.T) {
 }
 
 func TestOrderOfCalls(t *testing.T) {
-	requireKVM(t)
+	vmmtest.NeedKVM(t)
 	m, err := New(Config{CPUs: 2, MemoryBytes: 16 << 20, CPUModel: CPUHost, Boot: BootFiles{Kernel: "builtin:hello"}})
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +161,7 @@ func TestOrderOfCalls(t *testing.T) {
 
 // TestPathsAreAbsolute: a reset may come in a process that works elsewhere.
 func TestPathsAreAbsolute(t *testing.T) {
-	requireKVM(t)
+	vmmtest.NeedKVM(t)
 	image, _ := images.Builtin("hello")
 	t.Chdir(t.TempDir())
 	if err := os.WriteFile("hello.elf", image, 0o600); err != nil {

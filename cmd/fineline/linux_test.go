@@ -15,7 +15,7 @@ import (
 	"github.com/fineline-vmm/fineline/cmd/internal/process"
 	"github.com/fineline-vmm/fineline/migration"
 	"github.com/fineline-vmm/fineline/vmm/api"
-	"github.com/fineline-vmm/fineline/vmm/kvm"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // linuxHangGuard only ends a test that hangs: Linux boots in an emulated machine.
@@ -139,28 +139,10 @@ func startLinux(ctx context.Context, t *testing.T, dir, name string, args ...str
 	return v
 }
 
-func needLinux(t *testing.T) (imageDir string) {
-	t.Helper()
-	needKVM(t)
-	imageDir = os.Getenv("FINELINE_LINUX_DIR")
-	if imageDir == "" {
-		t.Skip("FINELINE_LINUX_DIR is not set: it names the Linux test image (the svm tier sets it)")
-	}
-	sys, err := kvm.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sys.Close()
-	if sys.Kind() != kvm.Hardware {
-		t.Skip("software KVM does not run Linux kernels: this test runs in the svm tier")
-	}
-	return imageDir
-}
-
 // TestLinuxMigrates moves stock Linux through twenty processes while a program in it
 // writes and checks memory and looks at the clocks.
 func TestLinuxMigrates(t *testing.T) {
-	image := needLinux(t)
+	image := vmmtest.NeedLinux(t)
 	dir, err := os.MkdirTemp("", "fl")
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
 	"github.com/fineline-vmm/fineline/vmm/api"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 const pollInterval = time.Millisecond
@@ -33,7 +34,7 @@ type house struct {
 // newHouse makes the folder with a short name: a Unix socket's path has 107 bytes.
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	needKVM(t)
+	vmmtest.NeedKVM(t)
 	dir, err := os.MkdirTemp("", "fl")
 	if err != nil {
 		t.Fatal(err)

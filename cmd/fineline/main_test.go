@@ -12,8 +12,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
-
-	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
 
 // hangGuard only ends a test that hangs; no result depends on it.
@@ -88,18 +86,6 @@ func littleSpace() {
 		cannot("limit the address space", err)
 	}
 	main()
-}
-
-// needKVM skips where no guest can run.
-func needKVM(t *testing.T) {
-	t.Helper()
-	sys, err := kvm.Open()
-	if err != nil {
-		t.Skipf("no usable KVM: %v", err)
-	}
-	if err := sys.Close(); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // slow reports whether each migration counts: under emulation, or when the user is in a hurry.

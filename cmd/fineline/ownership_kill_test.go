@@ -9,13 +9,14 @@ import (
 
 	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // TestOwnershipKillOther kills one side from outside as soon as the other side's journal shows a
 // phase. The dead side was wherever it was, so that its last record, which nobody can add to any more,
 // says what the law wants.
 func TestOwnershipKillOther(t *testing.T) {
-	needKVM(t)
+	vmmtest.NeedKVM(t)
 	for _, c := range []struct {
 		side   journal.Side // whose journal is watched
 		phase  journal.Phase

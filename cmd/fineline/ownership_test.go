@@ -10,6 +10,7 @@ import (
 	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
 	"github.com/fineline-vmm/fineline/vmm/api"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // owner is who runs the guest when all is settled.
@@ -110,7 +111,7 @@ const ownershipLoad = "pages=1024 lines=4 rate=20000 pattern=random verify=1 pro
 
 // TestOwnership fails a migration at every phase of either side in every way, and looks who runs.
 func TestOwnership(t *testing.T) {
-	needKVM(t)
+	vmmtest.NeedKVM(t)
 	for _, c := range enumerate(t) {
 		t.Run(c.String(), func(t *testing.T) { testOwnership(t, c) })
 	}

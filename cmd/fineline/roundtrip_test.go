@@ -6,13 +6,14 @@ import (
 	"testing"
 
 	"github.com/fineline-vmm/fineline/vmm/api"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // TestBackAndForth moves one guest from process to process a hundred times under each pattern. Each
 // destination is a new process, the next source the one before. No line may be lost, and time and
 // steps only go forward.
 func TestBackAndForth(t *testing.T) {
-	needKVM(t)
+	vmmtest.NeedKVM(t)
 	migrations := 100
 	if slow() {
 		migrations = 3

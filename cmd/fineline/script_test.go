@@ -23,11 +23,12 @@ import (
 	"github.com/fineline-vmm/fineline/images"
 	"github.com/fineline-vmm/fineline/migration/wire"
 	"github.com/fineline-vmm/fineline/vmm/api"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // TestScripts runs testdata/script: what users type, right and wrong.
 func TestScripts(t *testing.T) {
-	needKVM(t)
+	vmmtest.NeedKVM(t)
 	testscript.Run(t, testscript.Params{
 		Dir:      "testdata/script",
 		Deadline: time.Now().Add(3 * hangGuard), // for all of them: bounds what a script waits for

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/fineline-vmm/fineline/cmd/internal/workload"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 const helloOutput = "Hello from Fineline: 63 MiB of memory, cmdline \"a  b\"\n"
@@ -47,7 +48,7 @@ func TestSerialExact(t *testing.T) {
 
 // TestDebugExitStatus: a guest's own status is the process's.
 func TestDebugExitStatus(t *testing.T) {
-	needKVM(t)
+	vmmtest.NeedKVM(t)
 	if _, errs, code := run(t, "run", "--kernel", "builtin:hello", "--cmdline", "exit=21", "--serial", "none"); code != 21<<1|1 {
 		t.Errorf("exit code %d, stderr %q", code, errs)
 	}
@@ -55,7 +56,7 @@ func TestDebugExitStatus(t *testing.T) {
 
 // TestSerialStdin: input on a pipe reaches the guest, and its end does not end the guest.
 func TestSerialStdin(t *testing.T) {
-	needKVM(t)
+	vmmtest.NeedKVM(t)
 	cmd := exec.CommandContext(t.Context(), program(t), "run", "--kernel", "builtin:dirty", "--memory", "32M",
 		"--cmdline", "pages=64 rate=1000 progress=0")
 	in, err := cmd.StdinPipe()

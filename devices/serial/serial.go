@@ -41,11 +41,11 @@ type Device struct {
 	rx []byte // receive FIFO, cap fifoBytes
 	tx queue  // bytes the host has not taken; during a write they are still here
 
-	writing  bool // the drainer is in out.Write, without mu
-	given    bool // Abandon was called: what is in tx is counted as lost
-	deadline bool // a write deadline is set on out and must be taken back
-	paused   bool
-	closed   bool
+	writing   bool // the drainer is in out.Write, without mu
+	abandoned bool // what is in tx is counted as lost already
+	deadline  bool // a write deadline is set on out and must be taken back
+	paused    bool
+	closed    bool
 
 	work  event // for the drainer: bytes, resume or close
 	space event // for Feed: room, resume or close
@@ -59,7 +59,7 @@ type Device struct {
 type Metrics struct {
 	TXBytes    uint64 `json:"tx_bytes"`    // taken by the host
 	TXDropped  uint64 `json:"tx_dropped"`  // written by the guest into a full queue
-	TXLost     uint64 `json:"tx_lost"`     // the host's writer failed on them
+	TXLost     uint64 `json:"tx_lost"`     // the host's writer failed on them, or nobody took them before the end
 	TXErrors   uint64 `json:"tx_errors"`   // failures of the host's writer
 	RXBytes    uint64 `json:"rx_bytes"`    // taken from the host
 	RXOverruns uint64 `json:"rx_overruns"` // bytes lost in loopback

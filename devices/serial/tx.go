@@ -63,7 +63,7 @@ func (d *Device) drain() {
 func (d *Device) wrote(size, n int, err error) {
 	n = min(max(n, 0), size)
 	d.metrics.TXBytes += uint64(n)
-	if d.given {
+	if d.abandoned {
 		d.metrics.TXLost -= uint64(n)
 	}
 	if n < size && err == nil {
@@ -72,7 +72,7 @@ func (d *Device) wrote(size, n int, err error) {
 	gone := n
 	if err != nil && !(d.deadline && errors.Is(err, os.ErrDeadlineExceeded)) {
 		d.metrics.TXErrors++
-		if !d.given {
+		if !d.abandoned {
 			d.metrics.TXLost += uint64(size - n)
 		}
 		if d.txErr == nil {
@@ -145,10 +145,10 @@ func (d *Device) resume() {
 func (d *Device) Abandon() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.given || d.tx.size == 0 {
+	if d.abandoned || d.tx.size == 0 {
 		return
 	}
-	d.given = true
+	d.abandoned = true
 	d.metrics.TXLost += uint64(d.tx.size)
 	if d.txErr == nil {
 		d.txErr = ErrUnread

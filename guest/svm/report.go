@@ -7,23 +7,12 @@ import (
 	"time"
 
 	"github.com/fineline-vmm/fineline/guest/svm/channel"
+	"github.com/fineline-vmm/fineline/guest/testreport"
 )
 
 // Summary counts tests, subtests included. A package that ended badly with no
 // failed test of its own counts as one failure.
-type Summary struct {
-	Passed, Failed, Skipped int
-}
-
-func (s Summary) String() string {
-	return fmt.Sprintf("%d passed, %d failed, %d skipped", s.Passed, s.Failed, s.Skipped)
-}
-
-func (s *Summary) add(o Summary) {
-	s.Passed += o.Passed
-	s.Failed += o.Failed
-	s.Skipped += o.Skipped
-}
+type Summary = testreport.Summary
 
 // report prints results as they come, one package after the other. Its methods
 // are called by one goroutine at a time.
@@ -88,7 +77,7 @@ func (r *report) finish(e event) {
 		r.current.Passed++
 	case "skip":
 		r.current.Skipped++
-		fmt.Fprintf(r.out, "SKIP  %s %s: %s\n", e.Package, e.Test, reason(text))
+		fmt.Fprintf(r.out, "SKIP  %s %s: %s\n", e.Package, e.Test, testreport.Reason(text))
 	case "fail":
 		r.current.Failed++
 		fmt.Fprintf(r.out, "FAIL  %s %s (%.2f s)\n", e.Package, e.Test, e.Elapsed)
@@ -111,7 +100,7 @@ func (r *report) end(pkg string, exit channel.Exit) {
 		word, how = "FAIL", ", "+describe(exit)
 	}
 	fmt.Fprintf(r.out, "%s  %s  %.1f s  (%v%s)\n", word, pkg, time.Since(r.began).Seconds(), r.current, how)
-	r.total.add(r.current)
+	r.total = r.total.Add(r.current)
 	r.current = Summary{}
 }
 
@@ -120,7 +109,7 @@ func (r *report) broken(pkg string, err error) {
 	r.dump()
 	fmt.Fprintf(r.out, "FAIL  %s  %v\n", pkg, err)
 	r.current.Failed++
-	r.total.add(r.current)
+	r.total = r.total.Add(r.current)
 	r.current, r.output = Summary{}, nil
 }
 
@@ -149,22 +138,6 @@ func (r *report) dumpUnfinished() {
 func (r *report) summary() Summary {
 	fmt.Fprintf(r.out, "svm: %v\n", r.total)
 	return r.total
-}
-
-// reason is the text of t.Skip in a test's output.
-func reason(output string) string {
-	var lines []string
-	for line := range strings.Lines(output) {
-		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "=== ") || strings.HasPrefix(line, "--- ") {
-			continue
-		}
-		lines = append(lines, line)
-	}
-	if len(lines) == 0 {
-		return "no reason given"
-	}
-	return strings.Join(lines, " ")
 }
 
 func indent(text string) string {

@@ -111,18 +111,6 @@ func TestConverterReadsATestBinary(t *testing.T) {
 	}
 }
 
-func TestReason(t *testing.T) {
-	for output, want := range map[string]string{
-		"":                                   "no reason given",
-		"=== RUN   A\n--- SKIP: A (0.00s)\n": "no reason given",
-		"=== RUN   A\n    a_test.go:3: needs KVM\n--- SKIP: A (0.00s)\n": "a_test.go:3: needs KVM",
-	} {
-		if got := reason(output); got != want {
-			t.Errorf("%q: %q, want %q", output, got, want)
-		}
-	}
-}
-
 func TestQEMUArguments(t *testing.T) {
 	args := qemuArgs(MachineOptions{Kernel: "k", Initramfs: "i", ConsoleLog: "/a,b", CPUs: 3, MemoryBytes: 1<<30 + 5})
 	for _, want := range []string{"4", "1024M", "file,id=console,path=/a,,b"} {

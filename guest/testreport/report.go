@@ -124,7 +124,7 @@ func (r *Report) endTest(e event, output string) {
 		r.result.Summary.Passed++
 	case "skip":
 		r.result.Summary.Skipped++
-		fmt.Fprintf(r.out, "SKIP  %s %s: %s\n", e.Package, e.Test, reason(output))
+		fmt.Fprintf(r.out, "SKIP  %s %s: %s\n", e.Package, e.Test, Reason(output))
 	case "fail":
 		r.failed[e.Package]++
 		r.Fail(e.Package + " " + e.Test)
@@ -156,8 +156,8 @@ func (r *Report) unfinished(pkg string) {
 	}
 }
 
-// reason is what t.Skip said, out of all that the test printed.
-func reason(output string) string {
+// Reason is what a test that skipped has said, in one line.
+func Reason(output string) string {
 	var words []string
 	for line := range strings.Lines(output) {
 		line = strings.TrimSpace(line)

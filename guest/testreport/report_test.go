@@ -108,3 +108,15 @@ func TestTotal(t *testing.T) {
 		t.Errorf("tiers that did not run: %v\n%s", got, out.String())
 	}
 }
+
+func TestReason(t *testing.T) {
+	for output, want := range map[string]string{
+		"":                                   "no reason given",
+		"=== RUN   A\n--- SKIP: A (0.00s)\n": "no reason given",
+		"=== RUN   A\n    a_test.go:3: needs KVM\n--- SKIP: A (0.00s)\n": "a_test.go:3: needs KVM",
+	} {
+		if got := Reason(output); got != want {
+			t.Errorf("%q: %q, want %q", output, got, want)
+		}
+	}
+}
