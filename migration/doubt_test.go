@@ -6,9 +6,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fineline-vmm/fineline/migration/identity"
 	"github.com/fineline-vmm/fineline/migration/inject"
@@ -124,6 +124,14 @@ func TestDecisionsAtTheDestination(t *testing.T) {
 		p := newPair(t)
 		p.dst.hooks.liveness = unprovable{}
 		p.plan(string(inject.SourceStateSent) + "=kill")
+		// The decision is made while the session is still telling that it needs one, as fast as no client is.
+		decided := make(chan error, 1)
+		p.inDoubt = func(error) {
+			go func() { decided <- p.l.ResolveInDoubt(decision) }()
+			for range 1000 {
+				runtime.Gosched()
+			}
+		}
 		p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
 		if err := p.l.ResolveInDoubt(decision); err == nil {
 			t.Error("decided where nothing is in doubt")
@@ -139,12 +147,8 @@ func TestDecisionsAtTheDestination(t *testing.T) {
 			t.Error("a dead source sent a guest")
 		}
 		p.verifyLaw(nobody)
-		for p.l.ResolveInDoubt(decision) != nil {
-			select {
-			case err := <-received:
-				t.Fatalf("ended by itself: %v", err)
-			case <-time.After(time.Millisecond): // the destination is on its way to ready
-			}
+		if err := <-decided; err != nil {
+			t.Fatal(err)
 		}
 		err := <-received
 		if decision == GuestIsHere {

@@ -278,20 +278,10 @@ func (l *Listener) ResolveInDoubt(d Decision) error {
 	if d != GuestIsHere && d != GuestIsThere {
 		return errors.New("unknown decision")
 	}
-	s := l.current()
-	if s == nil {
+	if s := l.current(); s == nil || !s.decide(d) {
 		return errNoDoubt
 	}
-	select {
-	case s.decisions <- d:
-		return nil
-	case <-s.ended:
-		return errNoDoubt
-	case <-l.ctx.Done():
-		return net.ErrClosed
-	default:
-		return errNoDoubt
-	}
+	return nil
 }
 
 var errNoDoubt = errors.New("no incoming machine is in doubt")

@@ -57,6 +57,7 @@ const doubtGrace = time.Second
 // withoutConnection waits for the source on a new connection, or for the proof that it is dead, or for
 // a human.
 func (s *session) withoutConnection(ctx context.Context, lost error) (outcome, error) {
+	defer s.askForDecisions()()
 	grace := time.NewTimer(doubtGrace)
 	defer grace.Stop()
 	var dead <-chan struct{}

@@ -82,8 +82,9 @@ type session struct {
 	began, ranAt time.Duration // by the clock
 	log          logrus.FieldLogger
 
-	mu      sync.Mutex
-	visitor *visitor // the connection in use; mu guards its replacement
+	mu       sync.Mutex    // guards resolved and the replacement of visitor
+	visitor  *visitor      // the connection in use
+	resolved chan struct{} // while decisions are taken; closed when they no longer are
 }
 
 // over reports that the session has its fate. For any goroutine.
@@ -114,6 +115,37 @@ func (s *session) replace(v *visitor) {
 	defer s.mu.Unlock()
 	s.visitor.close()
 	s.visitor = v
+}
+
+// askForDecisions opens the session to them until the returned function is called.
+func (s *session) askForDecisions() (enough func()) {
+	resolved := make(chan struct{})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resolved = resolved
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.resolved = nil
+		close(resolved)
+	}
+}
+
+// decide reports whether the decision was taken: it is not when none is asked for, or when something
+// else settles the doubt first. For any goroutine.
+func (s *session) decide(d Decision) bool {
+	s.mu.Lock()
+	resolved := s.resolved
+	s.mu.Unlock()
+	if resolved == nil {
+		return false
+	}
+	select {
+	case s.decisions <- d:
+		return true
+	case <-resolved:
+		return false
+	}
 }
 
 // verdict is the session's fate. Precondition: ended is closed.
