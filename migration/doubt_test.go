@@ -18,7 +18,7 @@ import (
 
 // doubtful leaves a pair on two hosts in doubt: the source was cut off after COMMIT. owner says whether the
 // destination had got it.
-func doubtful(t *testing.T, owner bool) (*pair, *InDoubtError, chan error) {
+func doubtful(t *testing.T, owner bool) (*pair, *InDoubtError, <-chan error) {
 	t.Helper()
 	p := newPair(t)
 	p.src.hooks.liveness, p.dst.hooks.liveness = unprovable{}, unprovable{}
@@ -37,11 +37,7 @@ func doubtful(t *testing.T, owner bool) (*pair, *InDoubtError, chan error) {
 		}
 		return p.dial(ctx)
 	}
-	received := make(chan error, 1)
-	go func() {
-		_, err := p.l.Receive(t.Context(), p.dst)
-		received <- err
-	}()
+	received := p.receiveInBackground(t.Context())
 	result, err := Send(t.Context(), p.src, p.l.Address(), p.opts)
 	var doubt *InDoubtError
 	if !errors.As(err, &doubt) || result.Status != StatusInDoubt {
@@ -138,11 +134,7 @@ func TestDecisionsAtTheDestination(t *testing.T) {
 		}
 		p.opts.hooks = p.src.hooks
 		p.opts.hooks.dial = p.dial
-		received := make(chan error, 1)
-		go func() {
-			_, err := p.l.Receive(t.Context(), p.dst)
-			received <- err
-		}()
+		received := p.receiveInBackground(t.Context())
 		if _, err := Send(t.Context(), p.src, p.l.Address(), p.opts); err == nil {
 			t.Error("a dead source sent a guest")
 		}

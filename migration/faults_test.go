@@ -241,11 +241,7 @@ func (p *pair) migrateInto(f *faults) (doubt, got bool) {
 	p.opts.hooks.dial = p.dial
 	ctx, cancel := context.WithCancel(p.t.Context())
 	defer cancel()
-	received := make(chan error, 1)
-	go func() {
-		_, err := p.l.Receive(ctx, p.dst)
-		received <- err
-	}()
+	received := p.receiveInBackground(ctx)
 	_, err := Send(p.ctx, p.src, p.l.Address(), p.opts)
 	var e *InDoubtError
 	if doubt = errors.As(err, &e); doubt {

@@ -111,11 +111,7 @@ func TestHostileStreams(t *testing.T) {
 			t.Parallel()
 			p := newPair(t)
 			p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
-			received := make(chan error, 1)
-			go func() {
-				_, err := p.l.Receive(t.Context(), p.dst)
-				received <- err
-			}()
+			received := p.receiveInBackground(t.Context())
 			conn, err := p.l.Address().dial(t.Context())
 			if err != nil {
 				t.Fatal(err)

@@ -193,6 +193,16 @@ func (p *pair) listen(address string) {
 	p.t.Cleanup(func() { l.Close() })
 }
 
+// receiveInBackground yields the error of one Receive.
+func (p *pair) receiveInBackground(ctx context.Context) <-chan error {
+	received := make(chan error, 1)
+	go func() {
+		_, err := p.l.Receive(ctx, p.dst)
+		received <- err
+	}()
+	return received
+}
+
 type sideListener struct {
 	net.Listener
 	pair *pair

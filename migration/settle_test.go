@@ -184,11 +184,7 @@ func TestDoubtAboutAnUnknownDeath(t *testing.T) {
 	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
 	p.opts.hooks = p.src.hooks
 	p.opts.hooks.dial = p.dial
-	received := make(chan error, 1)
-	go func() {
-		_, err := p.l.Receive(t.Context(), p.dst)
-		received <- err
-	}()
+	received := p.receiveInBackground(t.Context())
 	_, _ = Send(t.Context(), p.src, p.l.Address(), p.opts)
 	<-told
 	if err := p.l.ResolveInDoubt(GuestIsThere); err != nil {
