@@ -26,17 +26,27 @@ func (g *Guest) ReadAt(gpa GPA, p []byte) error {
 // regions that touch; when a part is not RAM the error wraps ErrOutOfRange and
 // nothing is written. Others see the bytes arrive in any order.
 func (g *Guest) WriteAt(gpa GPA, p []byte) error {
+	return g.write(gpa, p, g.mark)
+}
+
+func (g *Guest) write(gpa GPA, p []byte, mark func(region int, off, n uint64)) error {
 	if err := g.check(gpa, len(p)); err != nil {
 		return err
 	}
 	for len(p) > 0 {
 		i, off, n := g.piece(gpa, len(p))
 		copy(g.rams[i].bytes(off, n), p)
-		g.mark(i, off, n)
+		mark(i, off, n)
 		gpa, p = gpa+GPA(n), p[n:]
 	}
 	runtime.KeepAlive(g)
 	return nil
+}
+
+// WriteGuestStore is WriteAt for a store of the guest that the hypervisor could not do
+// itself: the observer, who saw it coming, is not told.
+func (g *Guest) WriteGuestStore(gpa GPA, p []byte) error {
+	return g.write(gpa, p, g.markPages)
 }
 
 // ViewPage calls fn with the page at gpa, a multiple of PageSize, without a

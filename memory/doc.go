@@ -72,6 +72,12 @@
 // Marking twice, before and after, is correct and buys nothing. So the mark is
 // unconditional; it costs one locked instruction a store.
 //
+// Several Trackers may be active at once. They share the source: what one takes is added to
+// the pending set of each of the others under one lock, so the invariant holds for
+// each. Who tracks lines also wants to know where in a page this process stored: the
+// observer is called after M, so a line it notes too late for one harvest is in the next, and
+// its bytes are in place by then (the first case above, with the observer's call for M).
+//
 // The law says nothing about a call that has not returned. Before the last
 // Collect of a migration the caller stops the vCPUs and waits for the devices'
 // accessor calls; otherwise a mark can follow the last Collect.

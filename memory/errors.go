@@ -13,7 +13,7 @@ var (
 	ErrMisaligned = errors.New("guest address is not aligned")
 	// ErrClosed: the Guest was closed.
 	ErrClosed = errors.New("guest memory is closed")
-	// ErrTracking: a Tracker of this Guest is already active.
+	// ErrTracking: the Tracker is already active, or another one with another source.
 	ErrTracking = errors.New("dirty tracking is already active")
 	// ErrNotTracking: Collect on a Tracker that is not started.
 	ErrNotTracking = errors.New("dirty tracking is not active")

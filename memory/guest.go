@@ -25,7 +25,8 @@ type Guest struct {
 	// dirty has one bit a page, placed as in a PageSet, set by every store of
 	// this process; see Tracker.
 	dirty    []atomic.Uint64
-	tracking atomic.Bool // a Tracker is active
+	hub      hub
+	observer atomic.Pointer[func(gpa GPA, sizeBytes uint64)] // see Observe
 
 	closed atomic.Bool // read by every accessor, see the package comment
 

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -23,12 +24,26 @@ type DirtySource interface {
 // guest (by a DirtySource) or this process (by the Guest's accessors). Its
 // methods are safe for concurrent use. The order of events that makes it lose
 // no store is argued in the package comment.
+//
+// Several Trackers may be active, each with its own view: a migration and a
+// device that tracks lines. They share one source, since a hypervisor has one log, and
+// what one of them takes from it waits for the others.
 type Tracker struct {
 	guest *Guest
 	src   DirtySource
 
+	// Guarded by hub.mu.
+	active  bool
+	pending *PageSet // taken from the source by another Tracker
+	waiting bool     // pending is not empty
+}
+
+// hub is what the Trackers of a Guest share.
+type hub struct {
 	mu     sync.Mutex
-	active bool
+	src    DirtySource // started while there is an active Tracker
+	active []*Tracker
+	fresh  *PageSet // scratch, once there were two
 }
 
 // Track joins src with the stores that this process makes in g. Nothing is
@@ -38,24 +53,29 @@ func (g *Guest) Track(src DirtySource) *Tracker {
 }
 
 // Start begins tracking: a page copied after Start differs from the guest's
-// only if a later Collect reports it. It fails with ErrTracking while any
-// Tracker of the Guest is active, this one included.
+// only if a later Collect reports it. Beside another active Tracker the first
+// Collect may report pages that were written before. It fails with ErrTracking
+// when this Tracker is active, or one with another source.
 func (t *Tracker) Start() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	h := &t.guest.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if t.guest.closed.Load() {
 		return ErrClosed
 	}
-	if !t.guest.tracking.CompareAndSwap(false, true) {
+	if t.active || len(h.active) > 0 && h.src != t.src {
 		return ErrTracking
 	}
-	// Marks from before are of stores that every copy after Start will hold.
-	t.guest.takeDirty(nil)
-	if err := t.src.Start(); err != nil {
-		t.guest.tracking.Store(false)
-		return fmt.Errorf("start dirty tracking: %w", err)
+	if len(h.active) == 0 {
+		// Marks from before are of stores that every copy after Start will hold.
+		t.guest.takeDirty(nil)
+		if err := t.src.Start(); err != nil {
+			return fmt.Errorf("start dirty tracking: %w", err)
+		}
+		h.src = t.src
 	}
-	t.active = true
+	h.active = append(h.active, t)
+	t.active, t.pending, t.waiting = true, t.guest.NewPageSet(), false
 	return nil
 }
 
@@ -64,36 +84,83 @@ func (t *Tracker) Start() error {
 // error nothing is lost: pages already taken are in into, the others are
 // reported by the next Collect.
 func (t *Tracker) Collect(into *PageSet) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	h := &t.guest.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if t.guest.closed.Load() {
 		return ErrClosed
 	}
 	if !t.active {
 		return ErrNotTracking
 	}
-	if err := t.src.Collect(into); err != nil {
+	if len(h.active) == 1 {
+		t.takeWaiting(into)
+		return t.guest.takeAll(t.src, into)
+	}
+	if h.fresh == nil {
+		h.fresh = t.guest.NewPageSet()
+	}
+	h.fresh.Clear()
+	err := t.guest.takeAll(t.src, h.fresh)
+	for _, other := range h.active {
+		other.pending.Union(h.fresh)
+		other.waiting = true
+	}
+	t.takeWaiting(into)
+	return err
+}
+
+// takeWaiting moves to into what others took. Preconditions: hub.mu held.
+func (t *Tracker) takeWaiting(into *PageSet) {
+	if t.waiting {
+		into.Union(t.pending)
+		t.pending.Clear()
+		t.waiting = false
+	}
+}
+
+// takeAll takes what both halves know.
+func (g *Guest) takeAll(src DirtySource, into *PageSet) error {
+	if err := src.Collect(into); err != nil {
 		return fmt.Errorf("collect dirty pages: %w", err)
 	}
-	t.guest.takeDirty(into)
+	g.takeDirty(into)
 	return nil
 }
 
-// Stop ends tracking; the Guest is then free for another Tracker, even when
-// the source fails to stop. Stop of an inactive Tracker does nothing.
+// Stop ends tracking. The last Tracker's stops the source; the Guest is then free for
+// another source, even when this one fails to stop. Stop of an inactive Tracker does
+// nothing.
 func (t *Tracker) Stop() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	h := &t.guest.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if !t.active {
 		return nil
 	}
-	t.active = false
-	err := t.src.Stop()
-	t.guest.tracking.Store(false)
-	if err != nil {
+	t.active, t.pending, t.waiting = false, nil, false
+	h.active = slices.DeleteFunc(h.active, func(o *Tracker) bool { return o == t })
+	if len(h.active) > 0 {
+		return nil
+	}
+	h.src, h.fresh = nil, nil
+	if err := t.src.Stop(); err != nil {
 		return fmt.Errorf("stop dirty tracking: %w", err)
 	}
 	return nil
+}
+
+// Observe sets who is told the place of each store of this process, or nobody (nil):
+// the page marks are too coarse for who tracks lines. fn runs inside the accessor, after the
+// bytes are in place and the pages are marked, so it must be quick and must not
+// store to guest memory. A store whose accessor is called after Observe has
+// returned is told; one that is not told had its bytes in place before.
+func (g *Guest) Observe(fn func(gpa GPA, sizeBytes uint64)) {
+	if fn == nil {
+		g.observer.Store(nil)
+		return
+	}
+	g.observer.Store(&fn)
 }
 
 // mark records a store of n > 0 bytes at offset off of a region. It runs after
@@ -101,6 +168,13 @@ func (t *Tracker) Stop() error {
 // that is set already" would let the bytes wait in the store buffer while the
 // bit is collected.
 func (g *Guest) mark(region int, off, n uint64) {
+	g.markPages(region, off, n)
+	if fn := g.observer.Load(); fn != nil {
+		(*fn)(g.layout.spans[region].Base+GPA(off), n)
+	}
+}
+
+func (g *Guest) markPages(region int, off, n uint64) {
 	firstWord := g.layout.spans[region].firstWord
 	first, last := off/PageSize, (off+n-1)/PageSize
 	for w := first / 64; w <= last/64; w++ {

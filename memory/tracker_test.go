@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -324,4 +325,84 @@ func TestWordsDoNotTear(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// Two Trackers see every store each, whoever collects first, and one that stops takes nothing
+// from the other.
+func TestTrackersShareTheSource(t *testing.T) {
+	g := newTestGuest(t, testRegions)
+	f := newFakeGuest(g)
+	one, two := g.Track(f), g.Track(f)
+	collect := func(tr *Tracker) *PageSet {
+		t.Helper()
+		set := g.NewPageSet()
+		if err := tr.Collect(set); err != nil {
+			t.Fatal(err)
+		}
+		return set
+	}
+	for _, tr := range []*Tracker{one, two} {
+		if err := tr.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.store(PageSize, 1)
+	if err := g.StoreUint8(testHigh, 1); err != nil {
+		t.Fatal(err)
+	}
+	wantPages(t, "one collects first", collect(one), PageSize, testHigh)
+	wantPages(t, "one again", collect(one))
+	f.store(2*PageSize, 1)
+	wantPages(t, "two later", collect(two), PageSize, 2*PageSize, testHigh)
+	wantPages(t, "one after two", collect(one), 2*PageSize)
+
+	f.store(3*PageSize, 1)
+	broken := errors.New("broken")
+	f.collectErr = broken
+	if err := two.Collect(g.NewPageSet()); !errors.Is(err, broken) {
+		t.Errorf("failed collect: %v", err)
+	}
+	f.collectErr = nil
+	f.store(4*PageSize, 1)
+	wantPages(t, "two collects", collect(two), 3*PageSize, 4*PageSize)
+	if err := two.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	f.store(5*PageSize, 1)
+	wantPages(t, "one alone", collect(one), 3*PageSize, 4*PageSize, 5*PageSize)
+	f.stopErr = broken
+	if err := one.Stop(); !errors.Is(err, broken) {
+		t.Errorf("the last stop did not stop the source: %v", err)
+	}
+}
+
+// An observer is told the place of each store of this process, but of those it made for the guest.
+func TestObserve(t *testing.T) {
+	g := newTestGuest(t, testRegions)
+	type store struct {
+		gpa GPA
+		n   uint64
+	}
+	var seen []store
+	g.Observe(func(gpa GPA, n uint64) { seen = append(seen, store{gpa, n}) })
+	for _, err := range []error{
+		g.StoreUint8(3, 1), g.StoreUint16(4, 1), g.StoreUint32(8, 1), g.StoreUint64(testHigh+8, 1),
+		g.WriteAt(5*PageSize-1, make([]byte, 2)), // in two regions
+		g.WriteGuestStore(7, []byte{1}),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []store{{3, 1}, {4, 2}, {8, 4}, {testHigh + 8, 8}, {5*PageSize - 1, 1}, {5 * PageSize, 1}}
+	if !slices.Equal(seen, want) {
+		t.Errorf("told %v, want %v", seen, want)
+	}
+	g.Observe(nil)
+	if err := g.StoreUint8(3, 1); err != nil || len(seen) != len(want) {
+		t.Errorf("after the observer has gone: %v, %v", seen[len(want):], err)
+	}
+	if n := testing.AllocsPerRun(100, func() { _ = g.WriteAt(0, []byte{1}) }); n != 0 {
+		t.Errorf("WriteAt allocates %v times", n)
+	}
 }
