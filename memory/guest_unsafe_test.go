@@ -40,7 +40,7 @@ func (f *fakeGuest) Collect(into *PageSet) error {
 		for w := range bits {
 			bits[w] = f.dirty[s.firstWord+w].Swap(0)
 		}
-		into.AddBits(i, bits)
+		into.AddBits(s.Base, s.pages(), bits)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package memory
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 )
 
 // PageSet is a set of pages of one Guest, or of any Guest with the same
@@ -60,32 +61,88 @@ func (s *PageSet) Len() uint64 {
 // Clear empties the set.
 func (s *PageSet) Clear() { clear(s.words) }
 
-// Union adds every page of other. Sets of Guests with different regions have
-// no union: that is a bug of the caller, and panics.
+// Union adds every page of other, which has the same regions.
 func (s *PageSet) Union(other *PageSet) {
-	if !s.layout.equal(other.layout) {
-		panic("memory: union of page sets with different regions")
-	}
+	s.mustMatch(other)
 	for i, w := range other.words {
 		s.words[i] |= w
 	}
 }
 
-// AddBits adds pages of one region, given by its index in Regions: bit b of
-// bits[w] is the region's page 64*w+b, as in KVM's dirty log. bits may be
-// shorter than the region; bits beyond its last page are ignored. A region
-// that does not exist, or more words than it has, is a bug and panics.
-func (s *PageSet) AddBits(region int, bits []uint64) {
+// AddBits adds pages of one region: bit b of bits[w] is the page 64*w+b after the
+// one at base, as in KVM's dirty log of a slot of that many pages. bits may be shorter than
+// pages; bits beyond it are ignored. Pages that are not of one region are a bug, and panic.
+func (s *PageSet) AddBits(base GPA, pages uint64, bits []uint64) {
+	region := s.layout.find(base)
+	if region < 0 {
+		panic(fmt.Sprintf("memory: dirty bits at %#x, which is not RAM", uint64(base)))
+	}
 	r := &s.layout.spans[region]
-	if len(bits) > r.words() {
-		panic(fmt.Sprintf("memory: %d words of dirty bits for a region of %d", len(bits), r.words()))
+	first := uint64(base-r.Base) / PageSize
+	if pages > r.pages()-first || uint64(len(bits)) > (pages+63)/64 {
+		panic(fmt.Sprintf("memory: %d words of dirty bits for %d pages at %#x", len(bits), pages, uint64(base)))
 	}
-	dst := s.words[r.firstWord : r.firstWord+r.words()]
+	dst, shift := s.words[r.firstWord+int(first/64):r.firstWord+r.words()], first%64
 	for i, w := range bits {
-		dst[i] |= w
+		if i == int(pages/64) {
+			w &= 1<<(pages%64) - 1
+		}
+		if w == 0 {
+			continue
+		}
+		dst[i] |= w << shift
+		if high := w >> (63 - shift) >> 1; high != 0 { // shifted by 64 in all when shift is 0
+			dst[i+1] |= high
+		}
 	}
-	last := r.pages() - 1
-	dst[last/64] &= pageMask(last/64, 0, last)
+}
+
+// AddRange adds every page that has one of the n > 0 bytes at gpa, which may cross regions that
+// touch. It reports false, and may have added a part, when one is not RAM.
+func (s *PageSet) AddRange(gpa GPA, n uint64) bool {
+	for {
+		i := s.layout.find(gpa)
+		if i < 0 {
+			return false
+		}
+		r := &s.layout.spans[i]
+		off := uint64(gpa - r.Base)
+		size := min(n, r.SizeBytes-off)
+		s.addRange(i, off/PageSize, (off+size-1)/PageSize)
+		if n -= size; n == 0 {
+			return true
+		}
+		gpa += GPA(size)
+	}
+}
+
+// Intersect removes every page that is not in other, which has the same regions.
+func (s *PageSet) Intersect(other *PageSet) {
+	s.mustMatch(other)
+	for i, w := range other.words {
+		s.words[i] &= w
+	}
+}
+
+// Subtract removes every page of other, which has the same regions.
+func (s *PageSet) Subtract(other *PageSet) {
+	s.mustMatch(other)
+	for i, w := range other.words {
+		s.words[i] &^= w
+	}
+}
+
+// Equal reports whether both sets, of the same regions, have the same pages.
+func (s *PageSet) Equal(other *PageSet) bool {
+	s.mustMatch(other)
+	return slices.Equal(s.words, other.words)
+}
+
+// mustMatch panics on sets of Guests with different regions: a bug of the caller.
+func (s *PageSet) mustMatch(other *PageSet) {
+	if !s.layout.equal(other.layout) {
+		panic("memory: page sets with different regions")
+	}
 }
 
 // addRange adds the pages first to last, inclusive, of one region.

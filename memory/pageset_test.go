@@ -44,9 +44,9 @@ func TestPageSet(t *testing.T) {
 
 func TestAddBits(t *testing.T) {
 	s := testSet(t, testRegions)
-	s.AddBits(2, []uint64{1 | 1<<63, ^uint64(0)}) // region 2 has 67 pages: 3 bits of the second word count
-	s.AddBits(1, []uint64{0b11111010})            // region 1 has 3
-	s.AddBits(0, nil)
+	s.AddBits(testHigh, 67, []uint64{1 | 1<<63, ^uint64(0)}) // 3 bits of the second word count
+	s.AddBits(5*PageSize, 3, []uint64{0b11111010})
+	s.AddBits(0, 5, nil)
 	wantPages(t, "bits", s, 6*PageSize, testHigh, testHigh+63*PageSize,
 		testHigh+64*PageSize, testHigh+65*PageSize, testHigh+66*PageSize)
 }
@@ -55,8 +55,9 @@ func TestPageSetPanics(t *testing.T) {
 	s := testSet(t, testRegions)
 	for name, fn := range map[string]func(){
 		"union of strangers": func() { s.Union(testSet(t, testRegions[:1])) },
-		"too many words":     func() { s.AddBits(0, make([]uint64, 2)) },
-		"no such region":     func() { s.AddBits(3, nil) },
+		"too many words":     func() { s.AddBits(0, 5, make([]uint64, 2)) },
+		"too many pages":     func() { s.AddBits(PageSize, 5, make([]uint64, 1)) },
+		"no such region":     func() { s.AddBits(8*PageSize, 1, nil) },
 	} {
 		func() {
 			defer func() {
@@ -90,7 +91,7 @@ func FuzzPageSet(f *testing.F) {
 		}
 		for ; len(program) >= 2; program = program[2:] {
 			arg := program[1]
-			switch program[0] % 6 {
+			switch program[0] % 8 {
 			case 0:
 				if gpa := page(arg); s.Add(gpa+5) != inRAM(gpa) {
 					t.Fatalf("Add(%#x)", gpa)
@@ -105,21 +106,32 @@ func FuzzPageSet(f *testing.F) {
 				r := &spans[2]
 				last := uint64(arg) % r.pages()
 				first := last / 3
-				s.addRange(2, first, last)
+				if !s.AddRange(r.Base+GPA(first)*PageSize+9, (last-first)*PageSize+1) {
+					t.Fatalf("pages %d to %d are not RAM", first, last)
+				}
 				for p := first; p <= last; p++ {
 					want[r.Base+GPA(p)*PageSize] = true
 				}
-			case 3: // bits for any region
-				region := int(arg) % 3
-				r := &spans[region]
-				bits := make([]uint64, r.words())
-				bits[len(bits)-1] = uint64(arg) * 0x0101010101010101
-				s.AddBits(region, bits)
-				for p := range r.pages() {
+			case 3: // bits for a part of any region
+				r := &spans[int(arg)%3]
+				first := uint64(arg) / 3 % r.pages()
+				pages := r.pages() - first
+				bits := make([]uint64, (pages+63)/64)
+				for i := range bits {
+					bits[i] = uint64(arg) * 0x0101010101010101
+				}
+				s.AddBits(r.Base+GPA(first)*PageSize, pages, bits)
+				for p := range pages {
 					if bits[p/64]>>(p%64)&1 != 0 {
-						want[r.Base+GPA(p)*PageSize] = true
+						want[r.Base+GPA(first+p)*PageSize] = true
 					}
 				}
+			case 6:
+				s.Intersect(other)
+				maps.DeleteFunc(want, func(p GPA, _ bool) bool { return !wantOther[p] })
+			case 7:
+				s.Subtract(other)
+				maps.DeleteFunc(want, func(p GPA, _ bool) bool { return wantOther[p] })
 			case 4:
 				s.Union(other)
 				maps.Copy(want, wantOther)

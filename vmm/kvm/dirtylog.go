@@ -13,38 +13,59 @@ import (
 // enough: its bytes are read after Collect.
 type dirtyLog struct {
 	vm *VM
-	// bitmaps holds one bitmap a slot, whole words, as the kernel fills them.
-	bitmaps [][]uint64
-	pages   []uint64 // per slot
+	// Guarded by vm.slotsMu.
+	started bool
+	carried *memory.PageSet // from slots that are no more
+	bitmap  []uint64        // scratch, on the heap: the kernel fills it
 }
 
-func newDirtyLog(v *VM, g *memory.Guest) *dirtyLog {
-	l := &dirtyLog{vm: v}
-	for _, r := range g.Regions() {
-		pages := r.SizeBytes / memory.PageSize
-		l.pages = append(l.pages, pages)
-		l.bitmaps = append(l.bitmaps, make([]uint64, (pages+63)/64))
+func (l *dirtyLog) Start() error {
+	l.vm.slotsMu.Lock()
+	defer l.vm.slotsMu.Unlock()
+	if err := l.vm.setLogging(true); err != nil {
+		return err
 	}
-	return l
+	l.carried.Clear()
+	l.started = true
+	return nil
 }
 
-func (l *dirtyLog) Start() error { return l.vm.setLogging(true) }
-
-func (l *dirtyLog) Stop() error { return l.vm.setLogging(false) }
+func (l *dirtyLog) Stop() error {
+	l.vm.slotsMu.Lock()
+	defer l.vm.slotsMu.Unlock()
+	l.started = false
+	return l.vm.setLogging(false)
+}
 
 func (l *dirtyLog) Collect(into *memory.PageSet) error {
 	l.vm.slotsMu.Lock()
 	defer l.vm.slotsMu.Unlock()
-	for slot, bitmap := range l.bitmaps {
-		if err := l.vm.getDirtyLog(uint32(slot), bitmap); err != nil {
-			return fmt.Errorf("slot %d: %w", slot, err)
+	into.Union(l.carried)
+	l.carried.Clear()
+	return l.collect(into)
+}
+
+// collect asks every slot. Preconditions: vm.slotsMu held.
+func (l *dirtyLog) collect(into *memory.PageSet) error {
+	for _, s := range l.vm.slotsNow() {
+		if s.MemorySize == 0 {
+			continue
+		}
+		pages := s.MemorySize / memory.PageSize
+		words := int(pages+63) / 64
+		if cap(l.bitmap) < words {
+			l.bitmap = make([]uint64, words)
+		}
+		bitmap := l.bitmap[:words] // whole words, as the kernel fills them
+		if err := l.vm.getDirtyLog(s.Slot, bitmap); err != nil {
+			return fmt.Errorf("slot %d: %w", s.Slot, err)
 		}
 		if !anySet(bitmap) {
 			continue
 		}
-		into.AddBits(slot, bitmap)
-		if err := l.vm.clearDirtyLog(uint32(slot), l.pages[slot], bitmap); err != nil {
-			return fmt.Errorf("slot %d: %w", slot, err)
+		into.AddBits(memory.GPA(s.GuestPhysAddr), pages, bitmap)
+		if err := l.vm.clearDirtyLog(s.Slot, pages, bitmap); err != nil {
+			return fmt.Errorf("slot %d: %w", s.Slot, err)
 		}
 	}
 	return nil

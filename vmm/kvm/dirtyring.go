@@ -21,14 +21,14 @@ type dirtyRing struct {
 	// mu covers the rings of all vCPUs and all below. It comes before VM.mu.
 	mu      sync.Mutex
 	guest   *memory.Guest
-	regions []memory.Region // of guest; the index is the slot
+	slots   []slot          // during a harvest; the index is the number
 	pending *memory.PageSet // nil while stopped
 }
 
 func (r *dirtyRing) attach(g *memory.Guest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.guest, r.regions = g, g.Regions()
+	r.guest = g
 }
 
 func (r *dirtyRing) Start() error {
@@ -72,6 +72,7 @@ func (r *dirtyRing) drain() error {
 // their pages. Preconditions: r.mu held.
 func (r *dirtyRing) harvest() error {
 	taken := 0
+	r.slots = r.vm.slotsNow()
 	for _, c := range r.vm.openVCPUs() {
 		n, err := c.takeEntries(r.add)
 		if err != nil {
@@ -87,12 +88,13 @@ func (r *dirtyRing) harvest() error {
 }
 
 // add notes the page of one entry.
-func (r *dirtyRing) add(slot uint32, offset uint64) error {
+func (r *dirtyRing) add(number uint32, offset uint64) error {
 	if r.pending == nil {
 		return nil
 	}
-	if uint64(slot) >= uint64(len(r.regions)) || !r.pending.Add(r.regions[slot].Base+memory.GPA(offset)*memory.PageSize) {
-		return fmt.Errorf("dirty ring: page %d of slot %d does not exist", offset, slot)
+	if uint64(number) >= uint64(len(r.slots)) || offset >= r.slots[number].MemorySize/memory.PageSize {
+		return fmt.Errorf("dirty ring: page %d of slot %d does not exist", offset, number)
 	}
+	r.pending.Add(memory.GPA(r.slots[number].GuestPhysAddr) + memory.GPA(offset)*memory.PageSize)
 	return nil
 }

@@ -38,14 +38,17 @@ type VM struct {
 	savedMSRs  []uint32   // what State reads, found once: State is part of downtime
 	ring       *dirtyRing // nil: dirty log
 
-	// slotsMu is held while slots are missing (RemapMemory) and while their dirty
-	// logs are read, which fails for a slot that is missing. It comes before mu.
+	// slotsMu is held while slots are missing (RemapMemory, SetAccess) and while their dirty
+	// logs are read, which fails for a slot that is missing. It comes before dirtyRing.mu and mu.
 	slotsMu sync.Mutex
+	log     *dirtyLog // nil: nobody has asked for it, or there is a ring; guarded by slotsMu
 
-	mu    sync.Mutex
-	slots []gokvm.UserspaceMemoryRegion // as given to KVM; the index is the slot
-	vcpus []*VCPU
-	tsc   tscShift
+	mu       sync.Mutex
+	mappings []memory.Mapping // all RAM
+	slots    []slot           // the index is KVM's number
+	logging  bool
+	vcpus    []*VCPU
+	tsc      tscShift
 	// scratch is where the kernel reads and writes: on the heap, since gokvm's
 	// calls don't keep a stack-allocated struct in place. Guarded by mu.
 	scratch struct {
@@ -145,81 +148,6 @@ func (v *VM) enableDirtyRing(sizeBytes uint32) error {
 	return nil
 }
 
-// MapMemory gives every region of g to the guest, one slot a region, the slot's
-// number being the region's index. g must stay open until after Close.
-func (v *VM) MapMemory(g *memory.Guest) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if len(v.slots) != 0 {
-		return errors.New("KVM_SET_USER_MEMORY_REGION: this VM has its memory already")
-	}
-	for i, m := range g.GuestMappings() {
-		v.slots = append(v.slots, gokvm.UserspaceMemoryRegion{
-			Slot: uint32(i), GuestPhysAddr: uint64(m.Base), MemorySize: m.SizeBytes, UserspaceAddr: uint64(m.HostAddr),
-		})
-		if err := v.setSlot(i); err != nil {
-			v.slots = v.slots[:i]
-			return err
-		}
-	}
-	return nil
-}
-
-// setSlot tells KVM about v.slots[i] as it stands. Preconditions: v.mu held.
-func (v *VM) setSlot(i int) error {
-	s := &v.slots[i]
-	if err := gokvm.SetUserMemoryRegion(uintptr(v.fd), s); err != nil {
-		return fmt.Errorf("KVM_SET_USER_MEMORY_REGION: slot %d, %d bytes at %#x: %w", s.Slot, s.MemorySize, s.GuestPhysAddr, err)
-	}
-	return nil
-}
-
-// RemapMemory takes every slot away and puts it back, so that KVM forgets all
-// translations. Needed after the VMM itself has rewritten guest page tables that
-// the guest has used (a reset, a restore into a used VM): software KVM shadows
-// them and sees only stores made by guest code. Costs some 130 µs a slot. The
-// vCPUs must be paused. A dirty log loses what it holds: where dirty pages are tracked,
-// the caller marks them all (memory.Guest.Reset does).
-func (v *VM) RemapMemory() error {
-	v.slotsMu.Lock()
-	defer v.slotsMu.Unlock()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for i := range v.slots {
-		s := &v.slots[i]
-		sizeBytes := s.MemorySize
-		s.MemorySize = 0 // size 0 deletes the slot
-		err := v.setSlot(i)
-		s.MemorySize = sizeBytes
-		if err != nil {
-			return err
-		}
-		if err := v.setSlot(i); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// setLogging switches dirty tracking of all slots on or off.
-func (v *VM) setLogging(on bool) error {
-	const logDirtyPages = 1 // KVM_MEM_LOG_DIRTY_PAGES
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for i := range v.slots {
-		old := v.slots[i].Flags
-		v.slots[i].Flags &^= logDirtyPages
-		if on {
-			v.slots[i].Flags |= logDirtyPages
-		}
-		if err := v.setSlot(i); err != nil {
-			v.slots[i].Flags = old
-			return err
-		}
-	}
-	return nil
-}
-
 // DirtySource returns the guest's half of dirty tracking of g, the memory given
 // to MapMemory: by ring or log, as the VM was made. The vCPUs may run; before the
 // last Collect of a migration they must have left KVM_RUN, so that what the CPU
@@ -229,7 +157,12 @@ func (v *VM) DirtySource(g *memory.Guest) memory.DirtySource {
 		v.ring.attach(g)
 		return v.ring
 	}
-	return newDirtyLog(v, g)
+	v.slotsMu.Lock()
+	defer v.slotsMu.Unlock()
+	if v.log == nil {
+		v.log = &dirtyLog{vm: v, carried: g.NewPageSet()}
+	}
+	return v.log
 }
 
 // Close closes the vCPUs that are still open and destroys the VM; no vCPU may be
