@@ -262,9 +262,11 @@ func (d *directory) disown(e *entry) {
 }
 
 func (d *directory) newEntry(line Line) *entry {
-	e := &entry{}
+	var e *entry
 	if n := len(d.free); n > 0 {
 		e, d.free = d.free[n-1], d.free[:n-1]
+	} else {
+		e = new(entry)
 	}
 	e.line, e.owner = line, Home
 	d.entries[line] = e

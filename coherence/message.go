@@ -58,7 +58,7 @@ const (
 // Requests of the device to itself; they are never messages.
 const (
 	ioRead  Kind = 32 + iota // uncached read by an IO agent
-	ioWrite                  // uncached write of a whole line by an IO agent
+	ioWrite                  // uncached write by an IO agent
 	clean                    // makes the owner write back and keep no more than Shared
 )
 

@@ -70,8 +70,9 @@ func (s *System) Evict(n Node, line Line) error {
 // was written comes home first. ReadDone tells its end.
 func (s *System) IORead(line Line) error { return s.io(ioRead, line) }
 
-// IOWrite begins an uncached write of a whole line by an IO agent: no cache
-// keeps a copy, and the line is marked in its regions. WriteDone tells its end.
+// IOWrite begins an uncached write of a line, or a part of it, by an IO agent:
+// a cache's copy that was written comes home first, no cache keeps one, and the
+// line is marked in its regions. WriteDone tells its end.
 func (s *System) IOWrite(line Line) error { return s.io(ioWrite, line) }
 
 func (s *System) io(kind Kind, line Line) error {
@@ -134,8 +135,9 @@ func (s *System) Deliver(i int) error {
 
 // Step handles a message as its receiver does on arrival. Deliver calls it;
 // a shell that has nodes of its own may as well. A message that no such node
-// could have sent is refused with ErrCache, ErrRange or ErrProtocol, and
-// changes nothing.
+// can have sent is dropped with ErrCache, ErrRange or ErrProtocol. Home looks
+// at a request when its turn comes, so that an ErrProtocol may be about one
+// that arrived before and had to wait; it names the message.
 func (s *System) Step(m Message) error {
 	if m.From == Home {
 		c, err := s.cacheOf(m.To, m.Line)
