@@ -29,7 +29,6 @@ func (d *Device) settle(err error) ([]Effect, error) {
 
 // fresh drops the effects of the call before.
 func (d *Device) fresh() *System {
-	clear(d.system.effects) // their pages are the receiver's
 	d.system.effects = d.system.effects[:0]
 	return d.system
 }

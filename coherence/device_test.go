@@ -261,6 +261,16 @@ func TestReplacement(t *testing.T) {
 			t.Errorf("%v after %v: %v, want %v", c.rule, c.touched, got, c.want)
 		}
 	}
+	// A fill is a touch: each new line evicts the oldest.
+	d := newDevice(t, Config{Caches: 1, Sets: 1, Ways: 2})
+	for _, line := range []Line{1, 2, 3, 4} {
+		must[[]Effect](t)(d.Store(0, line))
+	}
+	for line, want := range map[Line]bool{1: false, 2: false, 3: true, 4: true} {
+		if s, _ := d.system.caches[0].find(line); (s != nil) != want {
+			t.Errorf("line %d: held %v, want %v", line, s != nil, want)
+		}
+	}
 	sequence := func(seed uint64) (v []int) {
 		rule := newReplacer(Config{Ways: ways, Replacement: Random, Seed: seed}, 0)
 		for range 50 {
@@ -270,5 +280,20 @@ func TestReplacement(t *testing.T) {
 	}
 	if !slices.Equal(sequence(1), sequence(1)) || slices.Equal(sequence(1), sequence(2)) {
 		t.Error("random replacement does not follow its seed")
+	}
+}
+
+func TestRangesAreJoined(t *testing.T) {
+	for _, c := range []struct{ ranges, want []Range }{
+		{[]Range{{5, 1}}, []Range{{5, 1}}},
+		{[]Range{{8, 2}, {0, 4}}, []Range{{0, 4}, {8, 2}}},
+		{[]Range{{4, 4}, {0, 4}}, []Range{{0, 8}}},
+		{[]Range{{0, 10}, {2, 3}, {9, 2}, {0, 1}}, []Range{{0, 11}}},
+		{[]Range{{lastLine, 1}, {0, uint64(lastLine)}}, []Range{{0, 1 << 58}}},
+	} {
+		got, err := normalize(c.ranges)
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%v: %v, %v, want %v", c.ranges, got, err, c.want)
+		}
 	}
 }

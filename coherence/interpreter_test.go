@@ -109,6 +109,8 @@ func (in *interpreter) dispatch(name string, args []string) error {
 		return s.IOWrite(line)
 	case "deliver":
 		return in.deliver(args)
+	case "step":
+		return in.step(args)
 	case "settle":
 		return in.settle()
 	case "tick":
@@ -198,6 +200,35 @@ func (in *interpreter) deliver(args []string) error {
 	return fmt.Errorf("%w: on %s", ErrNoMessage, link)
 }
 
+// step: FROM->TO KIND LINE [I|S|E|M] [dirty], a message of nobody's sending.
+func (in *interpreter) step(args []string) error {
+	if len(args) < 3 {
+		return fmt.Errorf("%w: step needs a link, kind and line", errUsage)
+	}
+	from, to, _ := strings.Cut(args[0], "->")
+	var m Message
+	var err1, err2, err3 error
+	m.From, err1 = parseNode(from)
+	m.To, err2 = parseNode(to)
+	m.Line, err3 = parseLine(args[2])
+	for kind, name := range kindNames {
+		if name == args[1] {
+			m.Kind = kind
+		}
+	}
+	for _, a := range args[3:] {
+		if a == "dirty" {
+			m.Dirty = true
+		} else {
+			m.State = LineState(strings.Index("ISEM", a))
+		}
+	}
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return err
+	}
+	return in.system.Step(m)
+}
+
 func linkOf(m Message) string { return fmt.Sprintf("%v->%v", m.From, m.To) }
 
 func (in *interpreter) settle() error {
@@ -249,6 +280,9 @@ func argument[T any](args []string, i int, parse func(string) (T, error)) (T, er
 }
 
 func parseNode(a string) (Node, error) {
+	if a == "home" {
+		return Home, nil
+	}
 	n, err := strconv.Atoi(strings.TrimPrefix(a, "c"))
 	return Node(n), err
 }
