@@ -98,6 +98,9 @@ func (g *Guest) SizeBytes() uint64 { return g.layout.sizeBytes }
 // Pages returns the size of all RAM, in pages.
 func (g *Guest) Pages() uint64 { return g.layout.sizeBytes / PageSize }
 
+// Contains reports whether all of the n bytes at gpa are RAM.
+func (g *Guest) Contains(gpa GPA, n uint64) bool { return g.layout.contains(gpa, n) }
+
 // GuestMappings returns the guest mapping of every region, for the hypervisor's memory
 // slots; the index is the slot's number. The addresses are good until Close,
 // after which the result is empty. Nothing but the hypervisor and userfaultfd

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/fineline-vmm/fineline/coherence/track"
 	"github.com/fineline-vmm/fineline/memory"
 )
 
@@ -29,6 +30,10 @@ type Config struct {
 	Boot        BootFiles
 	// DirtyRing collects dirty pages by KVM's ring instead of its bitmap.
 	DirtyRing bool
+	// LineBaseline and LineBudgetBytes are what tracking by the line compares with, and the most memory
+	// that may take; 0: as much as the guest's.
+	LineBaseline    track.Baseline
+	LineBudgetBytes uint64
 	// NoReboot ends the run where the guest asks for a reset.
 	NoReboot bool
 	// SerialOut receives the guest's serial output; nil discards it. Writes to

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/fineline-vmm/fineline/devices"
+	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
 
@@ -42,10 +43,18 @@ func (w *wish) get() (next, uint32) {
 
 func (w *wish) clear() { w.value.Store(0) }
 
-// peripherals is all that an exit can reach.
+// peripherals is all that an exit of one vCPU can reach.
 type peripherals struct {
 	pio, mmio *devices.Bus
 	wish      *wish
+	cpu       int
+	ram       guestRAM
+}
+
+// guestRAM does the accesses to RAM that exit because stores or lines are watched there; it
+// reports false for what is not RAM.
+type guestRAM interface {
+	Access(cpu int, gpa memory.GPA, data []byte, write bool) bool
 }
 
 // handleExit answers one exit. It is the only place where exits are told apart,
@@ -56,11 +65,7 @@ func handleExit(e *kvm.Exit, p *peripherals) (n next, code uint32, err error) {
 	case kvm.ExitIO:
 		portAccess(&e.IO, p.pio)
 	case kvm.ExitMMIO:
-		if e.MMIO.Write {
-			p.mmio.Write(e.MMIO.Addr, e.MMIO.Data)
-		} else {
-			p.mmio.Read(e.MMIO.Addr, e.MMIO.Data)
-		}
+		memoryAccess(&e.MMIO, p)
 	case kvm.ExitIntr, kvm.ExitIRQWindowOpen:
 		return goOn, 0, nil
 	case kvm.ExitDirtyRingFull:
@@ -78,6 +83,16 @@ func handleExit(e *kvm.Exit, p *peripherals) (n next, code uint32, err error) {
 	}
 	n, code = p.wish.get()
 	return n, code, nil
+}
+
+func memoryAccess(mmio *kvm.MMIOExit, p *peripherals) {
+	switch {
+	case p.ram.Access(p.cpu, memory.GPA(mmio.Addr), mmio.Data, mmio.Write):
+	case mmio.Write:
+		p.mmio.Write(mmio.Addr, mmio.Data)
+	default:
+		p.mmio.Read(mmio.Addr, mmio.Data)
+	}
 }
 
 // portAccess does the elements of a string instruction one by one, in order.

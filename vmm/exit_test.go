@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/fineline-vmm/fineline/devices"
+	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
 
@@ -22,7 +23,7 @@ func (s *scratch) Write(_ uint64, p []byte) { s.written = append(s.written, p...
 func testPeripherals(t *testing.T) (*peripherals, *scratch) {
 	t.Helper()
 	dev := &scratch{}
-	p := &peripherals{pio: devices.NewBus("pio"), mmio: devices.NewBus("mmio"), wish: &wish{}}
+	p := &peripherals{pio: devices.NewBus("pio"), mmio: devices.NewBus("mmio"), wish: &wish{}, ram: noRAM{}}
 	for _, bus := range []*devices.Bus{p.pio, p.mmio} {
 		if err := bus.Insert(0x100, 0x10, dev); err != nil {
 			t.Fatal(err)
@@ -115,3 +116,8 @@ func TestHandleExitWish(t *testing.T) {
 		t.Errorf("after a reset: %v", n)
 	}
 }
+
+// noRAM is a machine whose RAM never exits.
+type noRAM struct{}
+
+func (noRAM) Access(int, memory.GPA, []byte, bool) bool { return false }

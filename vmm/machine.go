@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fineline-vmm/fineline/coherence/track"
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
@@ -67,6 +68,7 @@ type Machine struct {
 	vm    *kvm.VM
 	mem   *memory.Guest
 	dirty memory.DirtySource
+	lines *track.Engine
 	board *board
 	cpuid []kvm.CPUIDEntry
 	wish  wish
@@ -129,6 +131,7 @@ func build(cfg Config, seen *description) (_ *Machine, err error) {
 		return nil, err
 	}
 	m.dirty = m.vm.DirtySource(m.mem)
+	m.lines = newLines(m)
 	if m.board, err = newBoard(m.vm, cfg.SerialOut, &m.wish); err != nil {
 		return nil, err
 	}
@@ -158,8 +161,8 @@ func build(cfg Config, seen *description) (_ *Machine, err error) {
 }
 
 func (m *Machine) createVCPUs() error {
-	p := &peripherals{pio: m.board.pio, mmio: m.board.mmio, wish: &m.wish}
 	for id := range m.cfg.CPUs {
+		p := &peripherals{pio: m.board.pio, mmio: m.board.mmio, wish: &m.wish, cpu: id, ram: m.lines}
 		c, err := newVCPU(m.vm, id, p, m.post)
 		if err != nil {
 			return err
@@ -227,6 +230,9 @@ func (m *Machine) Resume() error {
 		return ErrStopped
 	case Paused:
 		if err := m.notifyPaused(); err != nil {
+			return err
+		}
+		if err := m.lines.Resume(); err != nil {
 			return err
 		}
 		m.release()
@@ -302,6 +308,9 @@ func (m *Machine) free() error {
 	var errs []error
 	if m.board != nil {
 		m.board.close()
+	}
+	if m.lines != nil {
+		errs = append(errs, m.lines.Close())
 	}
 	if m.vm != nil {
 		errs = append(errs, m.vm.Close())

@@ -31,8 +31,10 @@ type vcpu struct {
 	cond *sync.Cond // signalled on every change of the fields below
 	want runState
 	is   runState
-	jobs []func()
-	tid  int
+	// holds keep the vCPU parked whatever is wanted: who holds it needs it still for a moment.
+	holds int
+	jobs  []func()
+	tid   int
 }
 
 // newVCPU starts the thread and creates the KVM vCPU on it, parked.
@@ -81,7 +83,7 @@ func (c *vcpu) park() bool {
 			job()
 			c.mu.Lock()
 		}
-		if c.want != parked {
+		if c.want == gone || c.want == running && c.holds == 0 {
 			break
 		}
 		c.is = parked
@@ -109,7 +111,7 @@ func (c *vcpu) runGuest() {
 			// EAGAIN: an AP that waits for its SIPI was woken by something else.
 			c.kvm.SetImmediateExit(false) // before the wish is read, see doc.go
 			c.mu.Lock()
-			leave := c.want != running
+			leave := c.want != running || c.holds > 0
 			c.mu.Unlock()
 			if leave {
 				return
@@ -188,8 +190,25 @@ func (c *vcpu) setWant(w runState) {
 	}
 }
 
+// hold has the vCPU park, if it runs, and stay so until unhold. Holds add up. await says when it is parked.
+func (c *vcpu) hold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holds++
+	if c.is == running {
+		c.kick()
+	}
+}
+
+func (c *vcpu) unhold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holds--
+	c.cond.Broadcast()
+}
+
 // kick makes KVM_RUN return, whether it is being entered or under way.
-// Preconditions: c.mu held, c.want already set.
+// Preconditions: c.mu held, c.want or c.holds already set.
 func (c *vcpu) kick() {
 	c.kvm.SetImmediateExit(true)
 	// ESRCH can't be: the thread ends only after is = gone.

@@ -53,7 +53,7 @@ type Range struct {
 
 // Page is what a harvest tells of one page.
 type Page struct {
-	GPA   memory.GPA // of the page
+	GPA   memory.GPA // of the page; of Process: its offset in the region
 	Lines uint64     // bit i: line i; never zero
 	// ChangedBytes is how many bytes of the page differed, added up over the looks since the last harvest; only
 	// when Counted.

@@ -1,0 +1,322 @@
+package track
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/fineline-vmm/fineline/coherence"
+	"github.com/fineline-vmm/fineline/memory"
+)
+
+// Slots changes how the guest reaches its RAM: loads of readOnly pages are native and stores exit, all
+// accesses to absent pages exit, the rest is native. An access that exits comes to
+// Engine.Access. While there is such a page only one vCPU runs at a time (see the package comment).
+type Slots interface {
+	SetAccess(readOnly, absent *memory.PageSet) error
+}
+
+// Options are the limits of an Engine.
+type Options struct {
+	Baseline Baseline // of contexts that do not count bytes
+	// BudgetBytes bounds the memory of all baselines; where it ends, whole pages are
+	// reported. 0: what twins of all RAM need.
+	BudgetBytes uint64
+	MaxRanges   int // of all contexts together; 0: DefaultMaxRanges
+	// Caches is the model of Homed, one cache a vCPU.
+	Caches coherence.Config
+}
+
+// DefaultMaxRanges is enough for 512 MiB in single pages, and fits a saved machine.
+const DefaultMaxRanges = 128 << 10
+
+// Engine finds written lines of one guest for any number of contexts. Its methods and those of
+// its contexts are safe for concurrent use.
+type Engine struct {
+	mem   *memory.Guest
+	pages *memory.Tracker
+	slots Slots
+	opts  Options
+
+	mu       sync.Mutex // before exact.mu
+	contexts []*Context
+	ranges   int // of all contexts
+	base     *baselines
+	compared *memory.PageSet // with a baseline: those of armed Diff contexts
+	dirty    *memory.PageSet // scratch
+	unseen   *memory.PageSet // of contexts that were restored, without a baseline yet; nil: none
+
+	exact exact
+}
+
+// NewEngine tracks mem, whose guest stores src reports. slots may be nil: then there is only
+// Diff.
+func NewEngine(mem *memory.Guest, src memory.DirtySource, slots Slots, opts Options) *Engine {
+	if opts.BudgetBytes == 0 {
+		opts.BudgetBytes = mem.SizeBytes() + uint64(len(mem.Regions()))*chunkBytes
+	}
+	if opts.MaxRanges == 0 {
+		opts.MaxRanges = DefaultMaxRanges
+	}
+	e := &Engine{
+		mem: mem, pages: mem.Track(src), slots: slots, opts: opts,
+		base:     newBaselines(opts.Baseline, opts.BudgetBytes),
+		compared: mem.NewPageSet(), dirty: mem.NewPageSet(),
+	}
+	return e
+}
+
+// Modes returns what NewContext accepts.
+func (e *Engine) Modes() []Mode {
+	if e.slots == nil {
+		return []Mode{Diff}
+	}
+	return []Mode{Diff, Stores, Homed}
+}
+
+// BaselineBytes is the memory that baselines may use now; pages that were never written use none
+// of it.
+func (e *Engine) BaselineBytes() uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.base.usedBytes
+}
+
+// armedDiffs are the contexts that look reports to. Preconditions: e.mu held.
+func (e *Engine) armedDiffs(fn func(*Context)) {
+	for _, c := range e.contexts {
+		if c.armed && c.opts.Mode == Diff {
+			fn(c)
+		}
+	}
+}
+
+// look brings every armed Diff context to date. Preconditions: e.mu held, one is armed.
+func (e *Engine) look() error {
+	if e.unseen != nil {
+		return e.see()
+	}
+	e.dirty.Clear()
+	err := e.pages.Collect(e.dirty) // what was taken before an error is in dirty
+	e.dirty.Intersect(e.compared)
+	e.dirty.Range(func(gpa memory.GPA) bool {
+		e.tell(e.compare(gpa))
+		return true
+	})
+	return err
+}
+
+// compare looks at one page of e.compared. Preconditions: e.mu held.
+func (e *Engine) compare(gpa memory.GPA) (found Page) {
+	chunk := e.base.chunks[chunkOf(gpa)]
+	// It is a page of RAM; a closed guest's reads as zeros, to nobody's harm.
+	_ = e.mem.ViewPage(gpa, func(page []byte) { found = e.base.update(chunk, gpa, page) })
+	return found
+}
+
+// tell adds what was found to the contexts that want it. Preconditions: e.mu held.
+func (e *Engine) tell(found Page) {
+	if found.Lines == 0 {
+		return
+	}
+	e.armedDiffs(func(c *Context) {
+		mine := found
+		mine.Lines &= c.ranges.lines(found.GPA)
+		mine.Counted = found.Counted && mine.Lines == found.Lines
+		if mine.Lines != 0 {
+			c.found.add(mine)
+		}
+	})
+}
+
+// begin gives pages their baselines, after the contexts that are armed already were brought
+// to date. Preconditions: e.mu held.
+func (e *Engine) begin(rs ranges, count bool) error {
+	if err := e.watchPages(); err != nil {
+		return err
+	}
+	added := e.mem.NewPageSet()
+	rs.addTo(added)
+	added.Subtract(e.compared)
+	data, err := e.mem.DataPages() // after the page log was started, so that what it misses is logged
+	if err != nil {
+		return e.unwatchPages(err)
+	}
+	for _, key := range rs.chunkKeys() {
+		chunk := e.base.reserve(key, count)
+		if count && e.base.canPromote(chunk) {
+			e.promote(key, chunk, data)
+		}
+	}
+	e.takeBaseline(added, data)
+	e.compared.Union(added)
+	return nil
+}
+
+// watchPages has the page log running and its reports up to now told. Preconditions: e.mu held.
+func (e *Engine) watchPages() error {
+	if e.watching() {
+		return e.look()
+	}
+	return e.pages.Start()
+}
+
+// watching reports whether a Diff context is armed. Preconditions: e.mu held.
+func (e *Engine) watching() bool {
+	return slices.ContainsFunc(e.contexts, func(c *Context) bool { return c.armed && c.opts.Mode == Diff })
+}
+
+// unwatchPages stops the page log when nobody needs it. Preconditions: e.mu held.
+func (e *Engine) unwatchPages(err error) error {
+	if e.watching() {
+		return err
+	}
+	if stopErr := e.pages.Stop(); err == nil {
+		return stopErr
+	}
+	return err
+}
+
+// takeBaseline makes what pages hold now their baseline. Preconditions: e.mu held.
+func (e *Engine) takeBaseline(pages, data *memory.PageSet) {
+	seen := map[*baselineChunk]bool{}
+	pages.Range(func(gpa memory.GPA) bool {
+		chunk := e.base.chunks[chunkOf(gpa)]
+		seen[chunk] = true
+		if data.Has(gpa) || !chunk.fresh {
+			e.compare(gpa)
+		}
+		return true
+	})
+	for chunk := range seen {
+		chunk.fresh = false
+	}
+}
+
+// promote turns the hashes of a chunk into a twin. What changed since the hashes were taken is
+// found by hashing the twin, so that the twin is of the bytes that were judged. Preconditions: e.mu held.
+func (e *Engine) promote(key uint64, chunk *baselineChunk, data *memory.PageSet) {
+	e.base.usedBytes += twinChunkBytes - chunk.sizeBytes()
+	sums := chunk.sums
+	chunk.twin, chunk.sums = make([]byte, twinChunkBytes), nil
+	for i := range uint64(chunkPages) {
+		gpa := memory.GPA(key*chunkBytes + i*memory.PageSize)
+		if !data.Has(gpa) || !e.compared.Has(gpa) {
+			continue
+		}
+		e.compare(gpa)
+		if sums == nil {
+			e.tell(Page{GPA: gpa, Lines: ^uint64(0), Inexact: true})
+			continue
+		}
+		e.tell(Page{GPA: gpa, Lines: e.base.key.UpdateHash(chunk.twinOf(i), &sums[i])})
+	}
+}
+
+// end forgets the baselines that no armed context needs. Preconditions: e.mu held.
+func (e *Engine) end() error {
+	e.compared.Clear()
+	needed := map[uint64]bool{}
+	e.armedDiffs(func(c *Context) {
+		c.ranges.addTo(e.compared)
+		for _, key := range c.ranges.chunkKeys() {
+			needed[key] = true
+		}
+	})
+	for key := range e.base.chunks {
+		if !needed[key] {
+			e.base.free(key)
+		}
+	}
+	if e.unseen != nil {
+		e.unseen.Intersect(e.compared)
+		e.compared.Subtract(e.unseen)
+	}
+	return e.unwatchPages(nil)
+}
+
+// Resume starts the tracking that was restored. It is called before the guest runs, and costs it
+// nothing: baselines are taken while it runs already.
+func (e *Engine) Resume() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	watching, diffs := e.watching(), e.mem.NewPageSet()
+	for _, c := range e.contexts {
+		if !c.restored {
+			continue
+		}
+		c.restored, c.armed = false, true
+		if c.opts.Mode == Diff {
+			c.ranges.addTo(diffs)
+		} else if err := e.exact.enter(c); err != nil {
+			return err
+		}
+	}
+	if diffs.Subtract(e.compared); diffs.Len() > 0 {
+		if err := e.resumeDiffs(diffs, watching); err != nil {
+			return err
+		}
+	}
+	return e.setAccess()
+}
+
+// resumeDiffs has the page log running, after which the guest may run, and has baselines taken soon.
+// Preconditions: e.mu held.
+func (e *Engine) resumeDiffs(pages *memory.PageSet, watching bool) error {
+	if !watching {
+		if err := e.pages.Start(); err != nil {
+			return fmt.Errorf("go on with tracking: %w", err)
+		}
+	}
+	e.unseen = pages
+	go func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.unseen != nil {
+			_ = e.see() // after an error the next look tries again, and says it
+		}
+	}()
+	return nil
+}
+
+// see takes the baselines of restored contexts. A page that the guest wrote since it was resumed and
+// before its baseline was safe is reported as a whole. Preconditions: e.mu held.
+func (e *Engine) see() error {
+	data, err := e.mem.DataPages()
+	if err != nil {
+		return err
+	}
+	unseen := e.unseen
+	e.armedDiffs(func(c *Context) {
+		for _, key := range c.ranges.chunkKeys() {
+			e.base.reserve(key, c.opts.CountBytes)
+		}
+	})
+	e.takeBaseline(unseen, data)
+	e.compared.Union(unseen)
+	e.unseen = nil
+	e.dirty.Clear()
+	err = e.pages.Collect(e.dirty)
+	e.dirty.Intersect(e.compared)
+	e.dirty.Range(func(gpa memory.GPA) bool {
+		found := e.compare(gpa)
+		if unseen.Has(gpa) {
+			found = Page{GPA: gpa, Lines: ^uint64(0), Inexact: true}
+		}
+		e.tell(found)
+		return true
+	})
+	return err
+}
+
+// Close ends all contexts. The guest must not run any more, or have been given back its RAM.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mem.Observe(nil)
+	for _, c := range e.contexts {
+		c.armed, c.closed = false, true
+	}
+	e.contexts, e.unseen = nil, nil
+	return e.end()
+}

@@ -1,0 +1,521 @@
+package track
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/fineline-vmm/fineline/coherence"
+	"github.com/fineline-vmm/fineline/memory"
+)
+
+const high = memory.GPA(1 << 32)
+
+// quietSource is the log of a guest whose stores are made by WriteGuestStore, which marks.
+type quietSource struct{ started bool }
+
+func (s *quietSource) Start() error                  { s.started = true; return nil }
+func (s *quietSource) Stop() error                   { s.started = false; return nil }
+func (s *quietSource) Collect(*memory.PageSet) error { return nil }
+
+// testGuest is a guest without a hypervisor: its stores obey the access that slots say.
+type testGuest struct {
+	testing.TB
+	mem              *memory.Guest
+	src              quietSource
+	e                *Engine
+	readOnly, absent *memory.PageSet
+	exits            int
+}
+
+func newTestGuest(t testing.TB, o Options) *testGuest {
+	t.Helper()
+	mem, err := memory.New([]memory.Region{
+		{Base: 0, SizeBytes: 3*chunkBytes + 5*memory.PageSize}, {Base: high, SizeBytes: 70 * memory.PageSize},
+	}, memory.Options{})
+	must(t, err)
+	g := &testGuest{TB: t, mem: mem}
+	t.Cleanup(func() { must(t, mem.Close()) })
+	g.e = g.newEngine(o)
+	return g
+}
+
+func (g *testGuest) newEngine(o Options) *Engine {
+	if o.Caches.Caches == 0 {
+		o.Caches = coherence.Config{Caches: 2, Sets: 8, Ways: 2}
+	}
+	e := NewEngine(g.mem, &g.src, g, o)
+	g.Cleanup(func() { must(g, e.Close()) })
+	return e
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (g *testGuest) SetAccess(readOnly, absent *memory.PageSet) error {
+	g.readOnly, g.absent = readOnly, absent
+	return nil
+}
+
+// store is a store of guest code.
+func (g *testGuest) store(cpu int, gpa memory.GPA, p []byte) {
+	for len(p) > 0 { // the emulator splits at pages
+		n := min(len(p), int(memory.PageSize-gpa%memory.PageSize))
+		if g.absent != nil && (g.absent.Has(gpa) || g.readOnly.Has(gpa)) {
+			g.exits++
+			if !g.e.Access(cpu, gpa, p[:n], true) {
+				g.Fatalf("%#x is no RAM", gpa)
+			}
+		} else {
+			must(g, g.mem.WriteGuestStore(gpa, p[:n]))
+		}
+		gpa, p = gpa+memory.GPA(n), p[n:]
+	}
+}
+
+func (g *testGuest) load(cpu int, gpa memory.GPA, p []byte) {
+	if g.absent != nil && g.absent.Has(gpa) {
+		g.e.Access(cpu, gpa, p, false)
+	}
+}
+
+func (g *testGuest) context(o ContextOptions, list ...Range) *Context {
+	g.Helper()
+	c, err := g.e.NewContext(o)
+	must(g, err)
+	must(g, c.Register(list))
+	return c
+}
+
+// lines is what was written, by page.
+type lines map[memory.GPA]uint64
+
+func (l lines) add(gpa memory.GPA, n int) {
+	for line := gpa / LineBytes; line <= (gpa+memory.GPA(n)-1)/LineBytes; line++ {
+		l[line*LineBytes&^(memory.PageSize-1)] |= 1 << (line % LinesPerPage)
+	}
+}
+
+func (l lines) String() string {
+	var s []string
+	for page, mask := range l {
+		s = append(s, fmt.Sprintf("%#x:%#x", uint64(page), mask))
+	}
+	slices.Sort(s)
+	return fmt.Sprint(s)
+}
+
+func (g *testGuest) harvest(c *Context, max int) (got lines, pages []Page) {
+	g.Helper()
+	got = lines{}
+	for more := true; more; {
+		var err error
+		last := memory.GPA(0)
+		n := 0
+		more, err = c.Harvest(max, func(p Page) {
+			if n++; n > 1 && p.GPA <= last {
+				g.Errorf("page %#x after %#x", p.GPA, last)
+			}
+			last = p.GPA
+			got[p.GPA] |= p.Lines
+			pages = append(pages, p)
+		})
+		must(g, err)
+		if max > 0 && n > max || more && n != max {
+			g.Errorf("%d pages, at most %d were asked for, more %t", n, max, more)
+		}
+	}
+	return got, pages
+}
+
+func (g *testGuest) want(what string, c *Context, want lines) {
+	g.Helper()
+	if got, _ := g.harvest(c, 0); got.String() != want.String() {
+		g.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
+
+// A silent store is clean for Diff and counts for the others; that is the only difference.
+func TestModes(t *testing.T) {
+	for _, mode := range []Mode{Diff, Stores, Homed} {
+		t.Run(mode.String(), func(t *testing.T) {
+			g := newTestGuest(t, Options{})
+			g.store(0, 0x3000, []byte{1, 2, 3})
+			c := g.context(ContextOptions{Mode: mode}, Range{0x2040, 0x2000}, Range{high, memory.PageSize})
+			must(t, c.Arm())
+			g.want("nothing", c, lines{})
+			g.store(0, 0x303e, []byte{7, 7, 7, 7})  // over two lines
+			g.store(1, 0x2fff, []byte{9, 9})        // over two pages
+			g.store(1, 0x2000, []byte{9})           // the line before the range
+			must(t, g.mem.WriteAt(high, []byte{5})) // the VMM's own
+			want := lines{0x2000: 1 << 63, 0x3000: 3, high: 1}
+			g.want("stores", c, want)
+			g.want("again", c, lines{})
+			g.store(0, 0x303e, []byte{7, 7, 7, 7})
+			g.load(0, 0x3080, make([]byte, 8))
+			silent := lines{0x3000: 3}
+			if mode == Diff {
+				silent = lines{}
+			}
+			g.want("silent", c, silent)
+			g.store(0, 0x3100, []byte{1})
+			must(t, c.Stop())
+			g.store(0, 0x3200, []byte{1})
+			g.want("stopped", c, lines{0x3000: 1 << 4})
+			if exits := g.exits > 0; exits != (mode != Diff) {
+				t.Errorf("%d stores exited", g.exits)
+			}
+			if g.src.started || g.e.BaselineBytes() != 0 {
+				t.Errorf("after Stop: page log on %t, %d bytes of baselines", g.src.started, g.e.BaselineBytes())
+			}
+		})
+	}
+}
+
+// A harvest that does not snoop misses what is pending in a cache; the next one that does has it.
+func TestHarvestUnsnooped(t *testing.T) {
+	g := newTestGuest(t, Options{})
+	c := g.context(ContextOptions{Mode: Homed}, Range{0, memory.PageSize})
+	must(t, c.Arm())
+	g.store(0, 0x80, []byte{1})
+	if _, err := c.HarvestUnsnooped(0, func(p Page) { t.Errorf("unsnooped: %+v", p) }); err != nil {
+		t.Error(err)
+	}
+	g.want("snooped", c, lines{0: 1 << 2})
+}
+
+// A page whose accesses cannot be served is the guest's again, and reported as a whole.
+func TestBlind(t *testing.T) {
+	for _, mode := range []Mode{Stores, Homed} {
+		g := newTestGuest(t, Options{})
+		c := g.context(ContextOptions{Mode: mode}, Range{0, 2 * memory.PageSize})
+		must(t, c.Arm())
+		if any, err := g.e.Blind([]memory.GPA{0x5000}); any || err != nil {
+			t.Errorf("a page that nobody watches: %t, %v", any, err)
+		}
+		if any, err := g.e.Blind([]memory.GPA{0x1000}); !any || err != nil {
+			t.Errorf("a watched page: %t, %v", any, err)
+		}
+		g.store(0, 0x1000, []byte{1})
+		g.store(0, 0x40, []byte{1})
+		if g.exits != 1 {
+			t.Errorf("%s: %d stores exited, want 1", mode, g.exits)
+		}
+		g.want(mode.String(), c, lines{0: 2, 0x1000: ^uint64(0)})
+		must(t, c.Stop())
+		must(t, c.Arm())
+		g.store(0, 0x1000, []byte{1})
+		g.want("armed again", c, lines{0x1000: 1})
+	}
+}
+
+func TestBaselines(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		o       Options
+		context ContextOptions
+		page    Page
+	}{
+		{"hash", Options{}, ContextOptions{}, Page{Lines: 4}},
+		{"twin", Options{Baseline: Twin}, ContextOptions{}, Page{Lines: 4}},
+		{"counting", Options{}, ContextOptions{CountBytes: true}, Page{Lines: 4, Counted: true, ChangedBytes: 2}},
+		{"none", Options{Baseline: None}, ContextOptions{}, Page{Lines: ^uint64(0), Inexact: true}},
+		{"hash when twins are too dear", Options{BudgetBytes: hashChunkBytes}, ContextOptions{CountBytes: true}, Page{Lines: 4}},
+		{"no budget", Options{BudgetBytes: 1}, ContextOptions{CountBytes: true}, Page{Lines: ^uint64(0), Inexact: true}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g := newTestGuest(t, test.o)
+			g.store(0, 0x1000, bytes.Repeat([]byte{3}, memory.PageSize))
+			c := g.context(test.context, Range{0, 4 * memory.PageSize})
+			must(t, c.Arm())
+			g.store(0, 0x1080, []byte{3, 4, 4})
+			test.page.GPA = 0x1000
+			if _, pages := g.harvest(c, 0); !slices.Equal(pages, []Page{test.page}) {
+				t.Errorf("%+v, want %+v", pages, test.page)
+			}
+		})
+	}
+}
+
+// A context that counts bytes turns the hashes of another into twins, and neither loses a line.
+func TestPromote(t *testing.T) {
+	g := newTestGuest(t, Options{})
+	g.store(0, 0, bytes.Repeat([]byte{1}, 4*memory.PageSize))
+	one := g.context(ContextOptions{}, Range{0, 2 * memory.PageSize})
+	must(t, one.Arm())
+	g.store(0, 0x1040, []byte{2})
+	two := g.context(ContextOptions{CountBytes: true}, Range{0x1000, 2 * memory.PageSize})
+	must(t, two.Arm())
+	g.store(0, 0x1080, []byte{2})
+	g.store(0, 0x2080, []byte{2})
+	g.want("one", one, lines{0x1000: 6})
+	if _, pages := g.harvest(two, 0); len(pages) != 2 || pages[0] != (Page{GPA: 0x1000, Lines: 4, ChangedBytes: 1, Counted: true}) {
+		t.Errorf("two: %+v", pages)
+	}
+}
+
+func TestMisuse(t *testing.T) {
+	g := newTestGuest(t, Options{MaxRanges: 3})
+	c := g.context(ContextOptions{})
+	want := func(what string, err, want error) {
+		t.Helper()
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+	}
+	for _, r := range []Range{{1, 64}, {0, 0}, {0, 65}, {1 << 40, 64}, {high - 64, 128}, {0, 1 << 63}, {^memory.GPA(63), 128}} {
+		want(fmt.Sprint(r), c.Register([]Range{{0x1000, 64}, r}), ErrBadRange)
+	}
+	_, err := g.e.NewContext(ContextOptions{Mode: 7})
+	want("mode", err, ErrBadMode)
+	_, err = g.e.NewContext(ContextOptions{Mode: Stores, CountBytes: true})
+	want("count", err, ErrBadMode)
+	_, err = c.Harvest(0, func(Page) {})
+	want("harvest before arm", err, ErrState)
+	want("stop before arm", c.Stop(), ErrState)
+	must(t, c.Arm())
+	want("arm twice", c.Arm(), ErrState)
+	want("unregister", c.Unregister([]Range{{0, 64}}), ErrNotRegistered)
+	want("too many", c.Register([]Range{{0, 64}, {128, 64}, {256, 64}, {512, 64}}), ErrNoSpace)
+	must(t, c.Close())
+	must(t, c.Close())
+	want("after close", c.Arm(), ErrState)
+	want("after close", c.Register(nil), ErrState)
+}
+
+// model is what one context ought to report.
+type model struct {
+	c        *Context
+	mode     Mode
+	ranges   ranges
+	armed    bool
+	baseline []byte // of all RAM, for Diff
+	found    lines
+}
+
+func (m *model) stored(gpa memory.GPA, n int) {
+	all := lines{}
+	all.add(gpa, n)
+	for page, mask := range all {
+		if mask &= m.ranges.lines(page); mask != 0 && m.armed && m.mode != Diff {
+			m.found[page] |= mask
+		}
+	}
+}
+
+// look does what Diff does, slowly: whole is all RAM.
+func (m *model) look(whole []byte, gpaOf func(int) memory.GPA) {
+	for off := 0; m.mode == Diff && off < len(whole); off += LineBytes {
+		gpa := gpaOf(off)
+		page, bit := gpa&^(memory.PageSize-1), uint64(1)<<(gpa/LineBytes%LinesPerPage)
+		if m.armed && m.ranges.lines(page)&bit != 0 && !bytes.Equal(whole[off:off+LineBytes], m.baseline[off:off+LineBytes]) {
+			m.found[page] |= bit
+		}
+	}
+	copy(m.baseline, whole)
+}
+
+// TestOracle runs random programs: stores of all widths, silent or not, of two vCPUs and of the VMM; ranges that
+// come and go; contexts that stop and start; harvests in pieces. What each context reports must be what a slow
+// model says.
+func TestOracle(t *testing.T) {
+	for _, o := range []Options{{}, {Baseline: Twin}} {
+		for seed := range uint64(12) {
+			t.Run(fmt.Sprintf("baseline %d seed %d", o.Baseline, seed), func(t *testing.T) { oracle(t, o, seed) })
+		}
+	}
+}
+
+func oracle(t *testing.T, o Options, seed uint64) {
+	g := newTestGuest(t, o)
+	r := rand.New(rand.NewPCG(seed, 1))
+	const window = 24 * memory.PageSize // of RAM at 0, and as much at high
+	gpaOf := func(off int) memory.GPA {
+		if off < window {
+			return memory.GPA(off)
+		}
+		return high + memory.GPA(off-window)
+	}
+	whole := make([]byte, 2*window)
+	read := func() {
+		must(t, g.mem.ReadAt(0, whole[:window]))
+		must(t, g.mem.ReadAt(high, whole[window:]))
+	}
+	var models []*model
+	for _, mode := range []Mode{Diff, Stores, Homed} {
+		models = append(models, &model{
+			c: g.context(ContextOptions{Mode: mode}), mode: mode, found: lines{}, baseline: make([]byte, len(whole)),
+		})
+	}
+	randomRanges := func() []Range {
+		var list []Range
+		for range 1 + r.IntN(4) {
+			first := r.IntN(window/LineBytes - 1)
+			list = append(list, Range{gpaOf(r.IntN(2)*window + first*LineBytes), uint64(1+r.IntN(min(200, window/LineBytes-first))) * LineBytes})
+		}
+		return list
+	}
+	for step := range 3000 {
+		m := models[r.IntN(len(models))]
+		switch op := r.IntN(100); {
+		case op < 80:
+			n := []int{1, 2, 4, 8, 16, 32, 64, 300}[r.IntN(8)]
+			gpa := gpaOf(r.IntN(2)*window + r.IntN(window-n))
+			p := make([]byte, n)
+			must(t, g.mem.ReadAt(gpa, p))
+			if r.IntN(3) > 0 { // else silent
+				p[r.IntN(n)] ^= byte(1 + r.IntN(255))
+			}
+			for _, m := range models {
+				m.stored(gpa, n)
+			}
+			if r.IntN(4) == 0 {
+				must(t, g.mem.WriteAt(gpa, p))
+			} else {
+				g.store(r.IntN(2), gpa, p)
+			}
+		case op < 84:
+			g.load(r.IntN(2), gpaOf(r.IntN(2*window-8)), make([]byte, 1))
+		case op < 92:
+			if !m.armed && len(m.found) == 0 {
+				continue
+			}
+			read()
+			m.look(whole, gpaOf)
+			got, _ := g.harvest(m.c, r.IntN(5))
+			if got.String() != m.found.String() {
+				t.Fatalf("step %d, %s: %v, want %v", step, m.mode, got, m.found)
+			}
+			m.found = lines{}
+		case op < 95:
+			list := randomRanges()
+			read()
+			m.look(whole, gpaOf)
+			must(t, m.c.Register(list))
+			m.ranges = m.ranges.union(joined(list))
+		case op < 97:
+			if len(m.ranges) == 0 {
+				continue
+			}
+			whole := m.ranges[r.IntN(len(m.ranges))]
+			part := Range{whole.Base + memory.GPA(r.IntN(int(whole.SizeBytes/LineBytes)))*LineBytes, LineBytes}
+			must(t, m.c.Unregister([]Range{part}))
+			m.ranges = m.ranges.minus(ranges{part})
+			for page := range m.found {
+				if m.found[page] &= m.ranges.lines(page); m.found[page] == 0 {
+					delete(m.found, page)
+				}
+			}
+		case m.armed:
+			read()
+			m.look(whole, gpaOf)
+			must(t, m.c.Stop())
+			m.armed = false
+		default:
+			must(t, m.c.Arm())
+			read()
+			copy(m.baseline, whole)
+			m.armed, m.found = true, lines{}
+		}
+	}
+}
+
+// A saved context goes on in another engine: what was found before is there, and what is written
+// from Resume on is found; nothing is lost, and only whole pages may be too many.
+func TestSaveAndRestore(t *testing.T) {
+	for seed := range uint64(8) {
+		g := newTestGuest(t, Options{})
+		r := rand.New(rand.NewPCG(seed, 2))
+		mode := []Mode{Diff, Stores, Homed}[seed%3]
+		c := g.context(ContextOptions{Mode: mode, CountBytes: seed == 0}, Range{0x1000, 0x8000}, Range{high + 64, 0x4000})
+		g.store(0, 0x1000, bytes.Repeat([]byte{1}, 0x8000))
+		must(t, c.Arm())
+		stored := lines{}
+		store := func(value byte) {
+			gpa := memory.GPA(0x1000 + r.IntN(0x8000-8))
+			p := bytes.Repeat([]byte{value}, 8)
+			stored.add(gpa, 8)
+			g.store(1, gpa, p)
+		}
+		for range 20 {
+			store(2)
+		}
+		saved, err := c.State()
+		must(t, err)
+		must(t, g.e.Close())
+		g.readOnly, g.absent = nil, nil
+		g.e = g.newEngine(Options{})
+		c, err = g.e.RestoreContext(saved)
+		must(t, err)
+		must(t, g.e.Resume())
+		for range 20 {
+			store(byte(3 + r.IntN(2)))
+		}
+		got, pages := g.harvest(c, 3)
+		for page, mask := range stored {
+			if got[page]&mask != mask {
+				t.Errorf("seed %d, %s: page %#x has %#x, %#x were written", seed, mode, page, got[page], mask)
+			}
+		}
+		for _, p := range pages {
+			if !p.Inexact && p.Lines&^stored[p.GPA] != 0 {
+				t.Errorf("seed %d, %s: page %#x reports %#x as exact, %#x were written", seed, mode, p.GPA, p.Lines, stored[p.GPA])
+			}
+		}
+		g.want("all was told", c, lines{})
+		g.store(0, 0x2000, []byte{77})
+		g.want("exact again", c, lines{0x2000: 1})
+		must(t, c.Stop())
+	}
+}
+
+// Too much to save becomes everything.
+func TestSaveTooMuch(t *testing.T) {
+	s := newLineSet(false)
+	for i := range memory.GPA(maxFoundBytes / 9) {
+		s.add(Page{GPA: i * 3 * memory.PageSize, Lines: 1})
+	}
+	if _, all := s.encode(); !all {
+		t.Error("no limit")
+	}
+	g := newTestGuest(t, Options{})
+	c, err := g.e.RestoreContext(ContextState{Armed: true, Ranges: ranges{{0x1040, 0x1000}}.encode(), FoundAll: true})
+	must(t, err)
+	must(t, g.e.Resume())
+	g.want("everything", c, lines{0x1000: ^uint64(1), 0x2000: 1})
+}
+
+func FuzzRestoreContext(f *testing.F) {
+	good := newLineSet(true)
+	good.add(Page{GPA: 0x2000, Lines: 5, Counted: true, ChangedBytes: 7})
+	found, _ := good.encode()
+	f.Add(uint8(0), true, ranges{{0x1000, 0x2000}}.encode(), found)
+	f.Add(uint8(2), false, []byte{0xff}, []byte{1, 2})
+	g := newTestGuest(f, Options{MaxRanges: 100})
+	f.Fuzz(func(t *testing.T, mode uint8, armed bool, saved, found []byte) {
+		c, err := g.e.RestoreContext(ContextState{Mode: Mode(mode), Armed: armed, Ranges: saved, Found: found})
+		if err != nil {
+			return
+		}
+		again, err := c.State()
+		must(t, err)
+		other, err := g.e.RestoreContext(again)
+		must(t, err)
+		for _, c := range []*Context{c, other} {
+			c.found.each(func(p Page) {
+				if bits.OnesCount64(p.Lines) == 0 || c.ranges.lines(p.GPA)&p.Lines != p.Lines {
+					t.Errorf("%+v is outside of %v", p, c.ranges)
+				}
+			})
+			must(t, c.Close())
+		}
+	})
+}

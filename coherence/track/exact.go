@@ -1,0 +1,253 @@
+package track
+
+import (
+	"fmt"
+	"math/bits"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/fineline-vmm/fineline/coherence"
+	"github.com/fineline-vmm/fineline/memory"
+)
+
+// exact is what sees single stores: of the guest, by its exits, and of the VMM, by
+// memory.Guest.Observe. The lock is held for moments only: a vCPU waits for it.
+type exact struct {
+	watched atomic.Pointer[memory.PageSet] // pages of armed Stores and Homed contexts; nil: none
+
+	mu     sync.Mutex      // after Engine.mu
+	armed  []*Context      // Stores and Homed
+	blind  *memory.PageSet // accesses to these cannot be served, see Blind; nil: none
+	device *coherence.Device
+	next   coherence.RegionID
+}
+
+// Access does a guest's access to RAM that exited, as vCPU cpu's, and reports whether it
+// is RAM at all.
+func (e *Engine) Access(cpu int, gpa memory.GPA, data []byte, write bool) bool {
+	if !e.mem.Contains(gpa, uint64(len(data))) {
+		return false
+	}
+	if write {
+		// The bytes first: who harvests the line finds them.
+		_ = e.mem.WriteGuestStore(gpa, data)
+	}
+	e.exact.access(gpa, uint64(len(data)), func(d *coherence.Device, line coherence.Line) ([]coherence.Effect, error) {
+		if write {
+			return d.Store(coherence.Node(cpu), line)
+		}
+		return d.Load(coherence.Node(cpu), line)
+	}, write)
+	if !write {
+		_ = e.mem.ReadAt(gpa, data)
+	}
+	return true
+}
+
+// stored is told of each store of the VMM.
+func (e *Engine) stored(gpa memory.GPA, sizeBytes uint64) {
+	e.exact.access(gpa, sizeBytes, (*coherence.Device).IOWrite, true)
+}
+
+// movement is what an access does to a line in the caches.
+type movement func(*coherence.Device, coherence.Line) ([]coherence.Effect, error)
+
+// access tells the contexts of a store, and moves the lines that are homed through the caches.
+func (x *exact) access(gpa memory.GPA, sizeBytes uint64, move movement, store bool) {
+	watched := x.watched.Load()
+	if watched == nil {
+		return
+	}
+	r := Range{gpa, sizeBytes}
+	for page := gpa &^ (memory.PageSize - 1); page < r.end(); page += memory.PageSize {
+		if watched.Has(page) {
+			x.accessPage(page, linesOf(page, r), move, store)
+		}
+	}
+}
+
+func (x *exact) accessPage(page memory.GPA, lines uint64, move movement, store bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var homed uint64
+	for _, c := range x.armed {
+		mine := lines & c.ranges.lines(page)
+		switch {
+		case c.opts.Mode == Homed:
+			homed |= mine
+		case store && mine != 0:
+			c.found.add(Page{GPA: page, Lines: mine})
+		}
+	}
+	for ; homed != 0; homed &= homed - 1 {
+		line := coherence.Line(page/LineBytes) + coherence.Line(bits.TrailingZeros64(homed))
+		if _, err := move(x.device, line); err != nil {
+			panic(fmt.Sprintf("track: the device's core: %v", err)) // it knows all vCPUs and all lines
+		}
+	}
+}
+
+// armExact begins to see the stores to c's ranges. Preconditions: Engine.mu held.
+func (e *Engine) armExact(c *Context) error {
+	err := e.exact.enter(c)
+	if err == nil {
+		err = e.setAccess()
+	}
+	if err != nil {
+		return e.disarmExact(c, err)
+	}
+	return nil
+}
+
+// enter makes c one of the contexts that are told.
+func (x *exact) enter(c *Context) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.armed = append(x.armed, c)
+	return x.home(c)
+}
+
+// disarmExact ends it, and returns err or why it could not. What is in the caches is harvested.
+// Preconditions: Engine.mu held.
+func (e *Engine) disarmExact(c *Context, err error) error {
+	x := &e.exact
+	x.mu.Lock()
+	x.unhome(c)
+	x.armed = slices.DeleteFunc(x.armed, func(o *Context) bool { return o == c })
+	x.mu.Unlock()
+	if accessErr := e.setAccess(); err == nil {
+		return accessErr
+	}
+	return err
+}
+
+// home makes a region of the device's core of a Homed context. Preconditions: x.mu held.
+func (x *exact) home(c *Context) error {
+	if c.opts.Mode != Homed || len(c.ranges) == 0 {
+		return nil
+	}
+	if x.device == nil {
+		device, err := coherence.New(c.e.opts.Caches)
+		if err != nil {
+			return err
+		}
+		x.device = device
+	}
+	lines := make([]coherence.Range, len(c.ranges))
+	for i, r := range c.ranges {
+		lines[i] = coherence.Range{First: coherence.Line(r.Base / LineBytes), Count: r.SizeBytes / LineBytes}
+	}
+	x.next++
+	c.region = x.next
+	return x.device.AddRegion(c.region, lines...)
+}
+
+// unhome takes what a Homed context's caches hold, and its region away. Preconditions: x.mu held.
+func (x *exact) unhome(c *Context) {
+	if c.region == 0 {
+		return
+	}
+	if err := x.harvest(c, true); err != nil {
+		panic(fmt.Sprintf("track: the device's core: %v", err))
+	}
+	if err := x.device.RemoveRegion(c.region); err != nil {
+		panic(fmt.Sprintf("track: the device's core: %v", err))
+	}
+	c.region = 0
+}
+
+// harvest moves what the device has seen of a Homed context to what was found. Without a snoop
+// it misses lines that are pending in a cache. Preconditions: x.mu held.
+func (x *exact) harvest(c *Context, snoop bool) error {
+	if c.armed && c.opts.Mode != Diff && x.blind != nil {
+		x.blind.Range(func(page memory.GPA) bool {
+			if lines := c.ranges.lines(page); lines != 0 {
+				c.found.add(Page{GPA: page, Lines: lines, Inexact: true})
+			}
+			return true
+		})
+	}
+	if c.region == 0 {
+		return nil
+	}
+	pages, _, err := x.device.Harvest(c.region, snoop, 0)
+	for _, p := range pages {
+		c.found.add(Page{GPA: memory.GPA(p.Page * memory.PageSize), Lines: p.Mask})
+	}
+	return err
+}
+
+// Blind gives pages back to the guest whose instructions there cannot be served by exits: code that is
+// fetched from an absent page, or an instruction that nobody can emulate. While a context watches
+// them they are reported as a whole at each harvest. It reports false, and does
+// nothing, when none of them exits.
+func (e *Engine) Blind(pages []memory.GPA) (bool, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	x := &e.exact
+	x.mu.Lock()
+	watched, any := x.watched.Load(), false
+	for _, page := range pages {
+		if watched != nil && watched.Has(page) {
+			if x.blind == nil {
+				x.blind = e.mem.NewPageSet()
+			}
+			any = !x.blind.Has(page) || any
+			x.blind.Add(page)
+		}
+	}
+	x.mu.Unlock()
+	if !any {
+		return false, nil
+	}
+	return true, e.setAccess()
+}
+
+// setAccess gives the guest the access that the armed contexts need. Preconditions: Engine.mu held.
+func (e *Engine) setAccess() error {
+	if e.slots == nil {
+		return nil
+	}
+	readOnly, absent := e.mem.NewPageSet(), e.mem.NewPageSet()
+	x := &e.exact
+	x.mu.Lock()
+	for _, c := range x.armed {
+		if c.opts.Mode == Homed {
+			c.ranges.addTo(absent)
+		} else {
+			c.ranges.addTo(readOnly)
+		}
+	}
+	watched := len(x.armed) > 0
+	if !watched {
+		x.blind = nil
+	}
+	x.mu.Unlock()
+	was := x.watched.Load()
+	if !watched && was == nil {
+		return nil
+	}
+	if x.blind != nil {
+		readOnly.Subtract(x.blind)
+		absent.Subtract(x.blind)
+	}
+	readOnly.Subtract(absent)
+	if watched {
+		// Seen before it exits: a store in between is told once more, never less.
+		all := e.mem.NewPageSet()
+		all.Union(readOnly)
+		all.Union(absent)
+		x.watched.Store(all)
+		e.mem.Observe(e.stored)
+	}
+	if err := e.slots.SetAccess(readOnly, absent); err != nil {
+		x.watched.Store(was)
+		return fmt.Errorf("watch single stores: %w", err)
+	}
+	if !watched {
+		e.mem.Observe(nil)
+		x.watched.Store(nil)
+	}
+	return nil
+}

@@ -1,0 +1,69 @@
+package vmm
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/fineline-vmm/fineline/coherence"
+	"github.com/fineline-vmm/fineline/coherence/track"
+	"github.com/fineline-vmm/fineline/memory"
+)
+
+// The caches of homed memory: a processor's first level, 32 KiB.
+const (
+	cacheSets = 64
+	cacheWays = 8
+)
+
+// Lines finds the lines that the guest writes. Its contexts may be made at any time.
+func (m *Machine) Lines() *track.Engine { return m.lines }
+
+func newLines(m *Machine) *track.Engine {
+	return track.NewEngine(m.mem, m.dirty, &slots{m: m}, track.Options{
+		Baseline:    m.cfg.LineBaseline,
+		BudgetBytes: m.cfg.LineBudgetBytes,
+		Caches:      coherence.Config{Caches: m.cfg.CPUs, Sets: cacheSets, Ways: cacheWays},
+	})
+}
+
+// slots changes the guest's access to its RAM while the machine runs.
+type slots struct {
+	m *Machine
+
+	mu    sync.Mutex
+	turns *turns // nil: all vCPUs run at once
+}
+
+// SetAccess implements track.Slots. It needs no Machine.mu, so that a device may call it that is
+// about to be held still.
+func (s *slots) SetAccess(readOnly, absent *memory.PageSet) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	exits := readOnly.Len() > 0 || absent.Len() > 0
+	if !exits {
+		readOnly, absent = nil, nil // as when the machine was built
+	}
+	if err := s.m.freeze(func() error { return s.m.vm.SetAccess(readOnly, absent) }); err != nil {
+		return fmt.Errorf("change the guest's access to its memory: %w", err)
+	}
+	switch {
+	case exits && s.turns == nil && len(s.m.cpus) > 1:
+		s.turns = startTurns(s.m.cpus)
+	case !exits && s.turns != nil:
+		s.turns.end()
+		s.turns = nil
+	}
+	return nil
+}
+
+// freeze calls f while no vCPU is in the guest, whatever the status of the machine is.
+func (m *Machine) freeze(f func() error) error {
+	for _, c := range m.cpus {
+		c.hold()
+		defer c.unhold()
+	}
+	for _, c := range m.cpus {
+		c.await(parked)
+	}
+	return f()
+}

@@ -1,0 +1,57 @@
+package vmm
+
+import "time"
+
+// turnTime is how long a vCPU runs before the next one's turn. A kick costs up to a quarter of
+// a millisecond.
+const turnTime = 2 * time.Millisecond
+
+// turns lets the vCPUs run one at a time. While stores exit, KVM emulates a locked instruction
+// as a load, a computation and a plain write that exits, so another vCPU could come between
+// them. A turn ends between two instructions: a vCPU parks only when KVM_RUN has returned EINTR.
+type turns struct {
+	cpus []*vcpu
+	stop chan struct{}
+	done chan struct{}
+}
+
+// startTurns holds all vCPUs but one at any time.
+func startTurns(cpus []*vcpu) *turns {
+	t := &turns{cpus: cpus, stop: make(chan struct{}), done: make(chan struct{})}
+	for _, c := range cpus {
+		c.hold()
+	}
+	for _, c := range cpus {
+		c.await(parked)
+	}
+	go t.run()
+	return t
+}
+
+func (t *turns) run() {
+	defer close(t.done)
+	tick := time.NewTicker(turnTime)
+	defer tick.Stop()
+	for i := 0; ; i = (i + 1) % len(t.cpus) {
+		c := t.cpus[i]
+		c.unhold()
+		select {
+		case <-tick.C:
+		case <-t.stop:
+			for _, other := range t.cpus {
+				if other != c {
+					other.unhold()
+				}
+			}
+			return
+		}
+		c.hold()
+		c.await(parked)
+	}
+}
+
+// end lets all run again.
+func (t *turns) end() {
+	close(t.stop)
+	<-t.done
+}
