@@ -12,9 +12,13 @@ var hello []byte
 //go:embed dirty/dirty.elf
 var dirty []byte
 
+//go:embed lines/lines.elf
+var lines []byte
+
 var builtin = map[string][]byte{
 	"hello": hello,
 	"dirty": dirty,
+	"lines": lines,
 }
 
 // Builtin returns the ELF file of the named guest and whether there is one of that name. The bytes are

@@ -6,6 +6,7 @@
 #define DIRTY_ABI_H
 
 #include "../rt/guest.h"
+#include "../rt/random.h"
 
 #define DIRTY_HEADER_AT 0x100000             /* guest-physical address of struct dirty_header */
 #define DIRTY_MAGIC 0x3159545249444c46ULL    /* "FLDIRTY1" */
@@ -42,24 +43,9 @@ struct dirty_vcpu {
 };
 _Static_assert(sizeof(struct dirty_vcpu) == LINE_BYTES, "known to dirtycheck");
 
-/* SplitMix64 (Steele, Lea, Flood 2014): a bijection, so a line's first word names the step that wrote it. */
-#define GOLDEN 0x9e3779b97f4a7c15ULL
-#define WORD_GAMMA 0xd1342543de82ef95ULL
+/* A bijection (rt/random.h) gives the values, so a line's first word names the step that wrote it. */
 #define DRAW_SALT 0x5851f42d4c957f2dULL
 #define RANK_PRIME 2654435761ULL /* more than DIRTY_MAX_LINES, so no number of lines is its multiple */
-
-static inline u64 mix(u64 z)
-{
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
-	return z ^ z >> 31;
-}
-
-static inline u64 scale(u64 draw, u64 n) { return (u64)((unsigned __int128)draw * n >> 64); }
-
-static inline u64 stream_key(u64 seed, u32 vcpu) { return mix(seed + (vcpu + 1) * GOLDEN); }
-
-static inline u64 step_value(u64 key, u64 step) { return mix(key + step * GOLDEN); }
 
 /* 64-bit word i of a line written with `value`: bytes beyond the first `bytes` stay zero. */
 static inline u64 line_word(u64 value, u32 i, u32 bytes)

@@ -23,19 +23,6 @@ static void make_tables(const struct options *o)
 	}
 }
 
-static u64 choose_base(const struct start_info *info, u64 base)
-{
-	u64 bytes = header.pages * PAGE_BYTES;
-
-	if (!base)
-		base = alloc_end();
-	if (base % PAGE_BYTES || (base < alloc_end() && base + bytes > DIRTY_HEADER_AT))
-		die("base: not on a page, or inside the image or its tables");
-	if (!ram_holds(info, base, bytes))
-		die("the pages do not fit into memory at base: fewer pages, more memory, or base=0x100000000");
-	return base;
-}
-
 /* A line nobody wrote yet must hold zeros, which firmware does not promise. Only what is not zero is
  * written, so that this dirties nothing where memory was fresh. */
 static void clear_lines(void)
@@ -60,7 +47,7 @@ static void prepare(const struct start_info *info, struct options *o)
 	map_ram(info);
 	make_tables(o);
 	check_init();
-	header.base = choose_base(info, o->base); /* the last to read info, which may lie anywhere */
+	header.base = region_choose(info, o->base, header.pages); /* the last to read info, which may lie anywhere */
 	clear_lines();
 	if (!o->tsc_khz)
 		o->tsc_khz = tsc_khz_measure();

@@ -32,6 +32,21 @@ static bool same(const char *s, size_t n, const char *want)
 	return n == 0 && *want == 0;
 }
 
+bool arg_item(const char **list, size_t *left, struct arg *a)
+{
+	*a = (struct arg){.key = *list};
+	while (a->key_len < *left && a->key[a->key_len] != ',')
+		a->key_len++;
+	a->value = a->key + a->key_len;
+	if (!a->key_len)
+		return false;
+	*left -= a->key_len;
+	*list += a->key_len;
+	if (*left)
+		(*left)--, (*list)++;
+	return true;
+}
+
 bool arg_key(const struct arg *a, const char *key) { return same(a->key, a->key_len, key); }
 
 bool arg_value(const struct arg *a, const char *value) { return same(a->value, a->value_len, value); }

@@ -46,12 +46,19 @@ cpu_entry:
 	imull	$STACK_BYTES, %eax
 	leaq	stacks(%rax), %rax
 	movq	%rax, %rsp
+	call	cpl0_init
+	movq	%rsp, %rax
 	pushq	$SEL_USER_DATA
 	pushq	%rax
 	pushq	$0x3002			/* IOPL 3, interrupts off */
 	pushq	$SEL_USER_CODE
 	pushq	$user_entry
 	iretq
+
+/* A guest that needs more of CPL 0 has its own, which keeps EDI and ESI. */
+	.weak	cpl0_init
+cpl0_init:
+	ret
 
 user_entry:
 	xorl	%ebp, %ebp

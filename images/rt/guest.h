@@ -20,6 +20,14 @@ static inline void outb(u16 port, u8 v) { __asm__ volatile("outb %0, %1" : : "a"
 static inline void outw(u16 port, u16 v) { __asm__ volatile("outw %0, %1" : : "a"(v), "Nd"(port)); }
 static inline void outl(u16 port, u32 v) { __asm__ volatile("outl %0, %1" : : "a"(v), "Nd"(port)); }
 
+static inline u32 inl(u16 port)
+{
+	u32 v;
+
+	__asm__ volatile("inl %1, %0" : "=a"(v) : "Nd"(port));
+	return v;
+}
+
 static inline u8 inb(u16 port)
 {
 	u8 v;
@@ -58,6 +66,8 @@ struct memmap_entry {
 /* Supplied by each guest. vCPU 0 enters main; the others, once woken, ap_main. Neither returns. */
 _Noreturn void main(const struct start_info *info);
 _Noreturn void ap_main(u32 vcpu);
+/* May be supplied, in assembly: what a vCPU has to do at CPL 0. It keeps EDI and ESI. */
+void cpl0_init(void);
 
 /* serial.c: a line is built by the put_ functions and leaves with put_flush, in few exits. */
 void serial_init(void);
@@ -82,6 +92,7 @@ struct arg {
 bool arg_next(const char **cursor, struct arg *a);
 bool arg_key(const struct arg *a, const char *key);
 bool arg_value(const struct arg *a, const char *value);
+bool arg_item(const char **list, size_t *left, struct arg *a); /* next key of a list, a,b,c */
 bool arg_number(const struct arg *a, u64 *out); /* decimal, or hexadecimal with 0x */
 
 /* paging.c */
@@ -91,6 +102,9 @@ void map_ram(const struct start_info *info); /* identity map of all RAM; sets up
 void map_mmio(u64 addr);                     /* the 2 MiB around addr, uncached */
 void *alloc_pages(u64 pages);                /* not zeroed; dies when RAM below 1 GiB runs out */
 u64 alloc_end(void);                         /* first address nobody has allocated */
+
+/* region.c: its address, base or, where that is 0, after all that was allocated. Dies where it does not fit. */
+u64 region_choose(const struct start_info *info, u64 base, u64 pages);
 
 /* time.c */
 u64 tsc_khz_measure(void); /* against the PIT, 10 ms; 0 where there is none */
