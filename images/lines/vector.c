@@ -73,7 +73,7 @@ u64 vector_run(const struct op *o, u64 loaded)
 	return loaded;
 }
 
-/* Not the CPUID of CPL 3: without VMX and SVM that is the host's, whatever the machine was told to show. */
+/* What could be switched on, which may be less than CPUID promises. */
 u32 kinds_possible(void)
 {
 	enum { XCR0_AVX = 0x06, XCR0_AVX512 = 0xe6 };
