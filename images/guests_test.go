@@ -2,6 +2,7 @@ package images_test
 
 import (
 	"fmt"
+	"math/bits"
 	"regexp"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fineline-vmm/fineline/images/dirtycheck"
+	"github.com/fineline-vmm/fineline/images/linescheck"
 	"github.com/fineline-vmm/fineline/memory"
 )
 
@@ -169,6 +171,90 @@ func TestDirtyFindsDamage(t *testing.T) {
 		}
 		if status := q.exit(); status != 0 {
 			t.Errorf("status %d", status)
+		}
+	})
+}
+
+// TestLines: QEMU, too, does to memory what the program says; package vmm does the same with many seeds.
+func TestLines(t *testing.T) {
+	tests := []struct {
+		vcpus   int
+		cmdline string
+	}{
+		{2, "vcpus=2 pages=9 steps=3000 seed=0xfedcba9876543210 kinds=scalar,string,sse,atomic,load,atomic16"},
+		{1, ""},
+	}
+	accelerators(t, func(t *testing.T, accel string) {
+		for i, tt := range tests {
+			if accel == "kvm" && i > 0 {
+				continue // each start takes seconds there
+			}
+			t.Run(fmt.Sprintf("%d vCPUs", tt.vcpus), func(t *testing.T) {
+				testLines(t, qemuOptions{
+					accel: accel, guest: "lines", machine: "pc", vcpus: tt.vcpus, memory: 64 << 20, cmdline: tt.cmdline,
+				})
+			})
+		}
+	})
+}
+
+func testLines(t *testing.T, o qemuOptions) {
+	q := startQEMU(t, o)
+	q.line("lines ready")
+	state, err := linescheck.Read(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	model, err := linescheck.New(state.Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := 1; round <= 5; round++ {
+		q.send("g")
+		stored, changed := model.Round()
+		lines := 0
+		for page, mask := range stored {
+			lines += bits.OnesCount64(mask)
+			if changed[page]&^mask != 0 {
+				t.Errorf("page %#x: lines %#x changed, %#x stored to", uint64(page), changed[page], mask)
+			}
+		}
+		want := fmt.Sprintf("lines round=%d stored=%d mismatches=0", round, lines)
+		if said := q.line("lines round="); said != want {
+			t.Fatalf("said %q, want %q", said, want)
+		}
+		if err := model.Check(q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q.send("q")
+	if status := q.exit(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+}
+
+func TestLinesRefuses(t *testing.T) {
+	tests := []struct{ name, cmdline, want string }{
+		{"kind", "kinds=scalar,vector", `option "kinds=scalar,vector"`},
+		{"no kind", "kinds=", `option "kinds="`},
+		{"mode", "track=different", `option "track=different"`},
+		{"one page", "pages=1", `option "pages=1"`},
+		{"no tracker", "track=diff", "track find status=256 error: no Fineline tracker on PCI bus 0"},
+	}
+	accelerators(t, func(t *testing.T, accel string) {
+		if accel != "tcg" {
+			t.Skip("the same code as under tcg")
+		}
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				q := startQEMU(t, qemuOptions{
+					accel: accel, guest: "lines", cmdline: tt.cmdline, machine: "pc", vcpus: 1, memory: 64 << 20,
+				})
+				q.line(tt.want)
+				if status := q.exit(); status != 3 {
+					t.Errorf("status %d instead of debug exit with 1", status)
+				}
+			})
 		}
 	})
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func TestBuiltin(t *testing.T) {
-	if got, want := images.Names(), []string{"dirty", "hello"}; !slices.Equal(got, want) {
+	if got, want := images.Names(), []string{"dirty", "hello", "lines"}; !slices.Equal(got, want) {
 		t.Errorf("names %q, want %q", got, want)
 	}
 	if _, ok := images.Builtin("nobody"); ok {

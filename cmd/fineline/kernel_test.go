@@ -112,6 +112,7 @@ func TestBuiltinsAsFiles(t *testing.T) {
 	}{
 		"hello": {"exit=4 some  words", 4<<1 | 1},
 		"dirty": {"pages=64 rate=0 steps=1000 progress=0", 0},
+		"lines": {"rounds=2", 0},
 	} {
 		image, ok := images.Builtin(name)
 		if !ok {
