@@ -12,7 +12,10 @@ static uint32_t config[CONFIG_SLOTS][64], config_address;
 static uint64_t registers[FLFPGA_BAR_BYTES / 8];
 static uint32_t taken;
 static bool enabled;
+static uint32_t idle;
 struct model model;
+
+#define IDLE_LOOKS 100000 /* the library waits for what will never come */
 
 #define PAGES 4096
 static struct {
@@ -141,8 +144,12 @@ void fl_relax(void)
 		*reg(FLFPGA_ERROR) = model.broken;
 		return;
 	}
-	if (*reg(FLFPGA_DOORBELL) == taken)
+	if (*reg(FLFPGA_DOORBELL) == taken) {
+		if (++idle == IDLE_LOOKS)
+			abort();
 		return;
+	}
+	idle = 0;
 	work((struct flfpga_command *)memory_at(reg64(FLFPGA_CMD_RING)) + taken % *reg(FLFPGA_CMD_ENTRIES), &done);
 	to = (struct flfpga_completion *)memory_at(reg64(FLFPGA_CPL_RING)) + taken % *reg(FLFPGA_CPL_ENTRIES);
 	done.sequence = ++taken;

@@ -178,6 +178,7 @@ static void unregisters(void)
 	was_told(2, FLFPGA_OP_UNREGISTER, 0x20000, FL_PAGE_BYTES);
 	EXPECT(context.run_count, 1);
 	EXPECT(fl_unregister(&context, &(struct fl_range){data[1] + 64, 3 * FL_PAGE_BYTES - 64}, 1), 0);
+	was_told(3, FLFPGA_OP_UNREGISTER, 0x21040, 3 * FL_PAGE_BYTES - 64);
 	EXPECT(context.run_count, 0);
 	EXPECT(fl_destroy(&context), 0);
 }
