@@ -123,6 +123,18 @@ static void contexts(void)
 
 static void poke(u32 offset, u32 value) { *(volatile u32 *)(device->registers + offset) = value; }
 
+/* Whether or not the reset clears them: only one of the registers shall be wrong. */
+static void stop_rings(void)
+{
+	u32 values[(FLFPGA_CPL_ENTRIES - FLFPGA_CMD_RING) / 4 + 1];
+
+	for (u32 i = 0; i < sizeof(values) / 4; i++)
+		values[i] = fl_register32(device, FLFPGA_CMD_RING + 4 * i);
+	poke(FLFPGA_CONTROL, 0);
+	for (u32 i = 0; i < sizeof(values) / 4; i++)
+		poke(FLFPGA_CMD_RING + 4 * i, values[i]);
+}
+
 /* Opening again is a reset, so each begins anew. */
 static void rings(void)
 {
@@ -142,7 +154,7 @@ static void rings(void)
 	for (u32 i = 0; i < sizeof(all) / sizeof(*all); i++) {
 		device = track_device();
 		if (all[i].restart)
-			poke(FLFPGA_CONTROL, 0);
+			stop_rings();
 		poke(all[i].offset, all[i].value);
 		if (all[i].restart)
 			poke(FLFPGA_CONTROL, FLFPGA_CONTROL_ENABLE);
