@@ -23,7 +23,17 @@ uint32_t fl_ring_error(const struct fl_device *d)
 	return fl_register32(d, FLFPGA_STATUS) & FLFPGA_STATUS_ERROR ? fl_register32(d, FLFPGA_ERROR) : 0;
 }
 
-/* A device that is gone reads as all ones, hence also as one in error. */
+/* Returns when the device stores nothing any more. A device that is gone reads as all ones, and stores nothing. */
+static void reset(const struct fl_device *d)
+{
+	uint32_t status;
+
+	set(d, FLFPGA_CONTROL, 0);
+	while ((status = fl_register32(d, FLFPGA_STATUS)) && status != UINT32_MAX)
+		fl_relax();
+}
+
+/* As all ones it is also one in error. */
 static int await_enabled(const struct fl_device *d)
 {
 	for (;;) {
@@ -46,7 +56,7 @@ int fl_open(struct fl_device *d, uint64_t registers, struct fl_memory *memory)
 		return FL_ERR_NOT_MAPPED;
 	if (fl_register32(d, FLFPGA_ID) != FLFPGA_MAGIC || fl_register32(d, FLFPGA_VERSION) != FLFPGA_ABI_VERSION)
 		return FL_ERR_VERSION;
-	set(d, FLFPGA_CONTROL, 0);
+	reset(d);
 	for (uint32_t i = 0; i < FL_RING_ENTRIES; i++)
 		memory->completions[i].sequence = 0; /* of an earlier opening */
 	set_address(d, FLFPGA_CMD_RING, ring + __builtin_offsetof(struct fl_memory, commands));
@@ -57,7 +67,7 @@ int fl_open(struct fl_device *d, uint64_t registers, struct fl_memory *memory)
 	return await_enabled(d);
 }
 
-void fl_close(struct fl_device *d) { set(d, FLFPGA_CONTROL, 0); }
+void fl_close(struct fl_device *d) { reset(d); }
 
 /* The sequence word is the last that the device writes: whoever sees it sees the completion and all that the
  * command wrote before. */

@@ -240,22 +240,17 @@ static uint64_t virtual_page(const struct fl_context *c, uint64_t physical)
 int fl_harvest(struct fl_context *c, uint32_t flags, struct fl_page *pages, uint32_t max, uint32_t *count, bool *more)
 {
 	const struct flfpga_record *records = c->device->memory->records;
-	struct flfpga_completion done;
-	int error;
-
-	*count = 0;
-	*more = false;
-	error = command(c, (struct flfpga_command){
+	struct flfpga_completion done = {0};
+	int error = command(c, (struct flfpga_command){
 		.opcode = FLFPGA_OP_HARVEST, .flags = flags, .count = (uint32_t)lower(max, FL_BATCH_RECORDS),
 		.address = fl_translate(records),
 	}, &done);
-	if (error)
-		return error;
-	for (; *count < done.result; (*count)++) {
+
+	for (*count = 0; *count < done.result; (*count)++) {
 		const struct flfpga_record *r = &records[*count];
 
 		pages[*count] = (struct fl_page){virtual_page(c, r->page), r->lines, r->changed_bytes, r->flags};
 	}
 	*more = done.flags & FLFPGA_COMPLETION_MORE;
-	return 0;
+	return error;
 }

@@ -75,7 +75,7 @@ struct fl_device {
 
 /* Resets the device and gives it its rings. memory is the device's until fl_close. */
 int fl_open(struct fl_device *d, uint64_t registers, struct fl_memory *memory);
-void fl_close(struct fl_device *d); /* its contexts are gone */
+void fl_close(struct fl_device *d); /* its contexts are gone; memory is the caller's again */
 uint32_t fl_register32(const struct fl_device *d, uint32_t offset); /* a register of the device */
 uint32_t fl_ring_error(const struct fl_device *d); /* FLFPGA_RING_*, or 0 */
 
@@ -122,7 +122,7 @@ int fl_start(struct fl_context *c); /* each store from its return on will be har
 int fl_stop(struct fl_context *c);
 
 /* Fills at most max pages, says how many, and whether more wait: then the next call goes on where this one ended.
- * flags: FLFPGA_HARVEST_*. */
+ * What was found before an error is there too, and will not come again. flags: FLFPGA_HARVEST_*. */
 int fl_harvest(struct fl_context *c, uint32_t flags, struct fl_page *pages, uint32_t max, uint32_t *count, bool *more);
 
 #endif

@@ -111,7 +111,7 @@ static void work(const struct flfpga_command *c, struct flfpga_completion *done)
 	done->status = model.refuse;
 	model.commands++;
 	model.last = *c;
-	if (done->status)
+	if (done->status && c->opcode != FLFPGA_OP_HARVEST)
 		return;
 	switch (c->opcode) {
 	case FLFPGA_OP_CREATE:
@@ -131,8 +131,11 @@ void fl_relax(void)
 {
 	struct flfpga_completion done = {0}, *to;
 
-	if (!(*reg(FLFPGA_CONTROL) & FLFPGA_CONTROL_ENABLE))
+	if (!(*reg(FLFPGA_CONTROL) & FLFPGA_CONTROL_ENABLE)) {
+		enabled = false;
+		*reg(FLFPGA_STATUS) = 0;
 		return;
+	}
 	if (!enabled) {
 		enabled = true;
 		taken = *reg(FLFPGA_DOORBELL) = 0;

@@ -91,6 +91,11 @@ static void executes(void)
 	model.broken = FLFPGA_RING_BAD_INDEX;
 	EXPECT(fl_stop(&context), FL_ERR_RINGS);
 	EXPECT(fl_ring_error(&device), FLFPGA_RING_BAD_INDEX);
+	fl_close(&device);
+	EXPECT(fl_ring_error(&device), 0);
+	model.broken = 0;
+	EXPECT(fl_open(&device, MODEL_REGISTERS, &memory), 0);
+	EXPECT(fl_start(&context), FLFPGA_ERR_HOST); /* as told above */
 }
 
 static void registers_and_harvests(void)
@@ -128,8 +133,13 @@ static void registers_and_harvests(void)
 	EXPECT(more, false);
 	EXPECT(pages[0].virtual, (uintptr_t)data[2]);
 	EXPECT(model.last.flags, FLFPGA_HARVEST_NO_SNOOP);
-	model.refuse = FLFPGA_ERR_STATE;
-	EXPECT(fl_harvest(&context, 0, pages, 4, &count, &more), FLFPGA_ERR_STATE);
+	model.records[0] = (struct flfpga_record){.page = 0x20000, .lines = 4};
+	model.record_count = 1;
+	model.refuse = FLFPGA_ERR_HOST; /* after the first record */
+	EXPECT(fl_harvest(&context, 0, pages, 4, &count, &more), FLFPGA_ERR_HOST);
+	EXPECT(count, 1);
+	EXPECT(pages[0].virtual, (uintptr_t)data[0]);
+	EXPECT(fl_harvest(&context, 0, pages, 4, &count, &more), FLFPGA_ERR_HOST);
 	EXPECT(count, 0);
 }
 
