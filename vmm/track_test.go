@@ -3,11 +3,13 @@ package vmm
 import (
 	"fmt"
 	"math/bits"
+	"math/rand/v2"
 	"runtime"
 	"testing"
 
 	"github.com/fineline-vmm/fineline/coherence/track"
 	"github.com/fineline-vmm/fineline/images/dirtycheck"
+	"github.com/fineline-vmm/fineline/images/linescheck"
 	"github.com/fineline-vmm/fineline/memory"
 )
 
@@ -85,6 +87,104 @@ func TestAmplification(t *testing.T) {
 					t.Errorf("amplification %v, want %v", amplification, 64/float64(n))
 				}
 			})
+		}
+	}
+}
+
+// linesMachine boots builtin:lines up to its first round; the model says what each round does.
+func linesMachine(t *testing.T, vcpus int, cmdline string) (*Machine, *serialLog, *linescheck.Model, track.Range) {
+	t.Helper()
+	out := newSerialLog()
+	m := newMachine(t, Config{CPUs: vcpus, SerialOut: out, Boot: BootFiles{Kernel: "builtin:lines", Cmdline: cmdline}})
+	if err := m.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Stop)
+	out.waitFor(t, 0, "lines ready")
+	state, err := linescheck.Read(m.Memory())
+	if err != nil {
+		t.Fatal(err)
+	}
+	model, err := linescheck.New(state.Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, out, model, track.Range{Base: state.Base, SizeBytes: state.Pages * memory.PageSize}
+}
+
+// playRound has the guest do one round, and the model.
+func playRound(t *testing.T, m *Machine, out *serialLog, model *linescheck.Model, round int) (stored, changed linescheck.Lines) {
+	t.Helper()
+	if err := m.Feed(t.Context(), []byte("g")); err != nil {
+		t.Fatal(err)
+	}
+	stored, changed = model.Round()
+	out.waitFor(t, 0, fmt.Sprintf("lines round=%d ", round))
+	if err := model.Check(m.Memory()); err != nil {
+		t.Error(err)
+	}
+	return stored, changed
+}
+
+func harvest(t *testing.T, c *track.Context) linescheck.Lines {
+	t.Helper()
+	got := linescheck.Lines{}
+	if _, err := c.Harvest(0, func(p track.Page) {
+		if p.Inexact {
+			t.Errorf("page %#x is inexact", p.GPA)
+		}
+		got[p.GPA] = p.Lines
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// compareLines says which lines are missing and which are too many.
+func compareLines(t *testing.T, what string, got, want linescheck.Lines) {
+	t.Helper()
+	for page, mask := range want {
+		if missing := mask &^ got[page]; missing != 0 {
+			t.Errorf("%s: page %#x lacks lines %#x", what, page, missing)
+		}
+	}
+	for page, mask := range got {
+		if extra := mask &^ want[page]; extra != 0 {
+			t.Errorf("%s: page %#x has lines %#x too many", what, page, extra)
+		}
+	}
+}
+
+// TestOracle: for random programs Diff reports the lines whose bytes changed, and Stores and Homed
+// the lines stored to; so what they differ in is silent stores, and nothing else.
+func TestOracle(t *testing.T) {
+	kinds := []string{"scalar", "string", "sse", "atomic", "scalar,string,sse,atomic,load"}
+	for i := range repeats(20) {
+		seed := rand.Uint64()
+		modes := [][]track.Mode{{track.Diff}, {track.Stores}, {track.Homed}, {track.Diff, track.Stores}, {track.Diff, track.Homed}}[i%5]
+		vcpus := 1 + int(seed%2)
+		cmdline := fmt.Sprintf("seed=%d vcpus=%d pages=%d steps=%d kinds=%s", seed, vcpus, 2+seed>>8%30, 1+seed>>16%500, kinds[seed>>32%uint64(len(kinds))])
+		t.Run(fmt.Sprint(modes, cmdline), func(t *testing.T) { testOracle(t, modes, vcpus, cmdline) })
+	}
+}
+
+func testOracle(t *testing.T, modes []track.Mode, vcpus int, cmdline string) {
+	m, out, model, region := linesMachine(t, vcpus, cmdline)
+	var contexts []*track.Context
+	for _, mode := range modes {
+		contexts = append(contexts, tracked(t, m, mode, region))
+	}
+	for round := 1; round <= 4; round++ {
+		stored, changed := playRound(t, m, out, model, round)
+		for i, c := range contexts {
+			want := stored
+			if modes[i] == track.Diff {
+				want = changed
+			}
+			compareLines(t, fmt.Sprintf("round %d, %s", round, modes[i]), harvest(t, c), want)
+		}
+		if t.Failed() {
+			return
 		}
 	}
 }
