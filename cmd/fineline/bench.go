@@ -22,10 +22,10 @@ func newBenchCommand() *cobra.Command {
 		Use:   "bench NAME",
 		Short: "Measure this VMM beside a peer or a physical limit",
 		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("name a benchmark: boot, exits or migrate")}
+			return usageError{errors.New("name a benchmark: boot, exits, migrate or track")}
 		},
 	}
-	c.AddCommand(newBenchBoot(), newBenchExits(), newBenchMigrate())
+	c.AddCommand(newBenchBoot(), newBenchExits(), newBenchMigrate(), newBenchTrack())
 	for _, sub := range c.Commands() {
 		sub.Args = usageArgs(nil)
 	}
@@ -94,6 +94,13 @@ func newBenchExits() *cobra.Command {
 	return benchCommand("exits", "Port and MMIO exits, beside a bare KVM_RUN loop", 25,
 		func(ctx context.Context, _ string, runs int, progress bench.Progress) (*bench.Report, error) {
 			return bench.Exits(ctx, runs, progress)
+		})
+}
+
+func newBenchTrack() *cobra.Command {
+	return benchCommand("track", "What tracking by the line costs, beside KVM's page log", 7,
+		func(ctx context.Context, _ string, runs int, progress bench.Progress) (*bench.Report, error) {
+			return bench.Track(ctx, runs, progress)
 		})
 }
 
