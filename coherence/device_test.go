@@ -178,6 +178,28 @@ func TestStateRestore(t *testing.T) {
 	}
 }
 
+func TestStateOfABusySystem(t *testing.T) {
+	s, err := NewSystem(Config{Caches: 1, Sets: 1, Ways: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Access(0, Load, 5); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.State(); !errors.Is(err, ErrBusy) {
+		t.Errorf("state with a message in flight: %v", err)
+	}
+	if err := s.Restore(State{}); !errors.Is(err, ErrBusy) {
+		t.Errorf("restore with a message in flight: %v", err)
+	}
+	if err := s.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Restore(State{}); !errors.Is(err, ErrBusy) {
+		t.Errorf("restore with a line in a cache: %v", err)
+	}
+}
+
 func TestRestoreRefuses(t *testing.T) {
 	good := RegionState{ID: 1, Ranges: []Range{{10, 10}}, Pending: []PageMask{{0, 1 << 10}}}
 	region := func(change func(*RegionState)) State {

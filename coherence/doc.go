@@ -138,6 +138,10 @@
 // testdata has a script for each race. The simulation plays random accesses,
 // harvests and deliveries, and checks after each step that there is one writer
 // or only readers, that loads see the last store, that memory and harvests lose
-// nothing and report nothing twice, and at the end that nothing waits. A
-// failure is printed as a script. Broken variants of the protocol must be found.
+// nothing and report nothing twice, and at the end that nothing waits. A failure
+// is shrunk and printed as a script. Broken variants of the protocol must be
+// found. For hours, or for one seed again:
+//
+//	go test ./coherence -run Simulation$ -sim.seeds=1000000 -timeout 0
+//	go test ./coherence -run Simulation$ -sim.seed=17 -sim.seeds=1
 package coherence

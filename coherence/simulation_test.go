@@ -237,12 +237,13 @@ func TestSimulationReaches(t *testing.T) {
 // must be found.
 func TestSimulationFindsFaults(t *testing.T) {
 	const seeds = 100
-	for f, name := range map[fault]string{
+	names := [faults]string{
 		forgetsSnoop: "forgets a snoop", answersEarly: "answers early", staysWritable: "stays writable",
 		trustsStalePut: "trusts a stale put", unmarkedEviction: "does not mark evictions",
 		unmarkedIO: "does not mark IO", overtakes: "home's links overtake",
-	} {
-		t.Run(name, func(t *testing.T) {
+	}
+	for f := sound + 1; f < faults; f++ {
+		t.Run(names[f], func(t *testing.T) {
 			for seed := range uint64(seeds) {
 				tape := randomTape(seed, *simSteps)
 				if _, err := simulate(tape, f); err != nil {
