@@ -7,11 +7,6 @@ package diff
 //go:noescape
 func maskAVX2(page *byte, twin *byte) (mask uint64)
 
-// nonZero returns the lines of page with a byte that is not zero.
-//
-//go:noescape
-func nonZeroAVX2(page *byte) (mask uint64)
-
 // update is mask, and stores what differs to twin from the registers that were compared.
 //
 //go:noescape
@@ -26,6 +21,11 @@ func updateAheadAVX2(page *byte, twin *byte, nextPage *byte, nextTwin *byte) (ma
 //
 //go:noescape
 func updateCountAVX2(page *byte, twin *byte) (mask uint64, changedBytes int)
+
+// nonZero returns the lines of page with a byte that is not zero.
+//
+//go:noescape
+func nonZeroAVX2(page *byte) (mask uint64)
 
 // gather copies the lines of mask, of which there is one at least, to dst.
 //

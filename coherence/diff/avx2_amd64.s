@@ -52,43 +52,6 @@ group1:
 	VZEROUPPER
 	RET
 
-// func nonZeroAVX2(page *byte) (mask uint64)
-// Requires: AVX, AVX2
-TEXT ·nonZeroAVX2(SB), NOSPLIT, $0-16
-	MOVQ  page+0(FP), AX
-	VPXOR Y0, Y0, Y0
-	XORL  CX, CX
-	MOVL  $0x00000010, DX
-
-group2:
-	VMOVDQU (AX), Y1
-	VMOVDQU 32(AX), Y2
-	VPOR    Y1, Y2, Y1
-	VPTEST  Y1, Y0
-	RCRQ    $0x01, CX
-	VMOVDQU 64(AX), Y1
-	VMOVDQU 96(AX), Y2
-	VPOR    Y1, Y2, Y1
-	VPTEST  Y1, Y0
-	RCRQ    $0x01, CX
-	VMOVDQU 128(AX), Y1
-	VMOVDQU 160(AX), Y2
-	VPOR    Y1, Y2, Y1
-	VPTEST  Y1, Y0
-	RCRQ    $0x01, CX
-	VMOVDQU 192(AX), Y1
-	VMOVDQU 224(AX), Y2
-	VPOR    Y1, Y2, Y1
-	VPTEST  Y1, Y0
-	RCRQ    $0x01, CX
-	ADDQ    $+256, AX
-	DECL    DX
-	JNZ     group2
-	NOTQ    CX
-	MOVQ    CX, mask+8(FP)
-	VZEROUPPER
-	RET
-
 // func updateAVX2(page *byte, twin *byte) (mask uint64)
 // Requires: AVX, AVX2
 TEXT ·updateAVX2(SB), NOSPLIT, $0-24
@@ -98,7 +61,7 @@ TEXT ·updateAVX2(SB), NOSPLIT, $0-24
 	MOVQ $0xf000000000000000, BX
 	MOVL $0x00000010, SI
 
-group3:
+group2:
 	VMOVDQU   (AX), Y0
 	VMOVDQU   32(AX), Y1
 	VPCMPEQB  (CX), Y0, Y2
@@ -132,7 +95,7 @@ group3:
 	ADDL      $0x01, DI
 	RCRQ      $0x01, DX
 	CMPQ      DX, BX
-	JAE       clean4
+	JAE       clean3
 	VMOVDQU   Y0, (CX)
 	VMOVDQU   Y1, 32(CX)
 	VMOVDQU   Y2, 64(CX)
@@ -142,11 +105,11 @@ group3:
 	VMOVDQU   Y6, 192(CX)
 	VMOVDQU   Y7, 224(CX)
 
-clean4:
+clean3:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	DECL SI
-	JNZ  group3
+	JNZ  group2
 	NOTQ DX
 	MOVQ DX, mask+16(FP)
 	VZEROUPPER
@@ -163,7 +126,7 @@ TEXT ·updateAheadAVX2(SB), NOSPLIT, $0-40
 	MOVQ $0xf000000000000000, DI
 	MOVL $0x00000010, R8
 
-group5:
+group4:
 	PREFETCHT1 (DX)
 	PREFETCHT1 (BX)
 	VMOVDQU    (AX), Y0
@@ -205,7 +168,7 @@ group5:
 	ADDL       $0x01, R9
 	RCRQ       $0x01, SI
 	CMPQ       SI, DI
-	JAE        clean6
+	JAE        clean5
 	VMOVDQU    Y0, (CX)
 	VMOVDQU    Y1, 32(CX)
 	VMOVDQU    Y2, 64(CX)
@@ -215,13 +178,13 @@ group5:
 	VMOVDQU    Y6, 192(CX)
 	VMOVDQU    Y7, 224(CX)
 
-clean6:
+clean5:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	ADDQ $+256, DX
 	ADDQ $+256, BX
 	DECL R8
-	JNZ  group5
+	JNZ  group4
 	NOTQ SI
 	MOVQ SI, mask+32(FP)
 	VZEROUPPER
@@ -237,7 +200,7 @@ TEXT ·updateCountAVX2(SB), NOSPLIT, $0-32
 	MOVQ $0xf000000000000000, DI
 	MOVL $0x00000010, R8
 
-group7:
+group6:
 	VMOVDQU   (AX), Y0
 	VMOVDQU   32(AX), Y1
 	VPCMPEQB  (CX), Y0, Y2
@@ -291,7 +254,7 @@ group7:
 	CMPQ      R9, $0x01
 	RCRQ      $0x01, SI
 	CMPQ      SI, DI
-	JAE       clean8
+	JAE       clean7
 	VMOVDQU   Y0, (CX)
 	VMOVDQU   Y1, 32(CX)
 	VMOVDQU   Y2, 64(CX)
@@ -301,14 +264,51 @@ group7:
 	VMOVDQU   Y6, 192(CX)
 	VMOVDQU   Y7, 224(CX)
 
-clean8:
+clean7:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	DECL R8
-	JNZ  group7
+	JNZ  group6
 	NOTQ SI
 	MOVQ DX, changedBytes+24(FP)
 	MOVQ SI, mask+16(FP)
+	VZEROUPPER
+	RET
+
+// func nonZeroAVX2(page *byte) (mask uint64)
+// Requires: AVX, AVX2
+TEXT ·nonZeroAVX2(SB), NOSPLIT, $0-16
+	MOVQ  page+0(FP), AX
+	VPXOR Y0, Y0, Y0
+	XORL  CX, CX
+	MOVL  $0x00000010, DX
+
+group8:
+	VMOVDQU (AX), Y1
+	VMOVDQU 32(AX), Y2
+	VPOR    Y1, Y2, Y1
+	VPTEST  Y1, Y0
+	RCRQ    $0x01, CX
+	VMOVDQU 64(AX), Y1
+	VMOVDQU 96(AX), Y2
+	VPOR    Y1, Y2, Y1
+	VPTEST  Y1, Y0
+	RCRQ    $0x01, CX
+	VMOVDQU 128(AX), Y1
+	VMOVDQU 160(AX), Y2
+	VPOR    Y1, Y2, Y1
+	VPTEST  Y1, Y0
+	RCRQ    $0x01, CX
+	VMOVDQU 192(AX), Y1
+	VMOVDQU 224(AX), Y2
+	VPOR    Y1, Y2, Y1
+	VPTEST  Y1, Y0
+	RCRQ    $0x01, CX
+	ADDQ    $+256, AX
+	DECL    DX
+	JNZ     group8
+	NOTQ    CX
+	MOVQ    CX, mask+8(FP)
 	VZEROUPPER
 	RET
 

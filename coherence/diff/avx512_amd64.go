@@ -7,11 +7,6 @@ package diff
 //go:noescape
 func maskAVX512(page *byte, twin *byte) (mask uint64)
 
-// nonZero returns the lines of page with a byte that is not zero.
-//
-//go:noescape
-func nonZeroAVX512(page *byte) (mask uint64)
-
 // update is mask, and stores what differs to twin from the registers that were compared.
 //
 //go:noescape

@@ -36,38 +36,6 @@ group1:
 	VZEROUPPER
 	RET
 
-// func nonZeroAVX512(page *byte) (mask uint64)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·nonZeroAVX512(SB), NOSPLIT, $0-16
-	MOVQ page+0(FP), AX
-	XORL CX, CX
-	MOVL $0x00000010, DX
-
-group2:
-	VMOVDQU64 (AX), Z0
-	VPTESTNMQ Z0, Z0, K1
-	KORTESTB  K1, K1
-	RCRQ      $0x01, CX
-	VMOVDQU64 64(AX), Z0
-	VPTESTNMQ Z0, Z0, K1
-	KORTESTB  K1, K1
-	RCRQ      $0x01, CX
-	VMOVDQU64 128(AX), Z0
-	VPTESTNMQ Z0, Z0, K1
-	KORTESTB  K1, K1
-	RCRQ      $0x01, CX
-	VMOVDQU64 192(AX), Z0
-	VPTESTNMQ Z0, Z0, K1
-	KORTESTB  K1, K1
-	RCRQ      $0x01, CX
-	ADDQ      $+256, AX
-	DECL      DX
-	JNZ       group2
-	NOTQ      CX
-	MOVQ      CX, mask+8(FP)
-	VZEROUPPER
-	RET
-
 // func updateAVX512(page *byte, twin *byte) (mask uint64)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·updateAVX512(SB), NOSPLIT, $0-24
@@ -77,7 +45,7 @@ TEXT ·updateAVX512(SB), NOSPLIT, $0-24
 	MOVQ $0xf000000000000000, BX
 	MOVL $0x00000010, SI
 
-group3:
+group2:
 	VMOVDQU64 (AX), Z0
 	VPCMPEQQ  (CX), Z0, K1
 	KORTESTB  K1, K1
@@ -95,17 +63,17 @@ group3:
 	KORTESTB  K1, K1
 	RCRQ      $0x01, DX
 	CMPQ      DX, BX
-	JAE       clean4
+	JAE       clean3
 	VMOVDQU64 Z0, (CX)
 	VMOVDQU64 Z1, 64(CX)
 	VMOVDQU64 Z2, 128(CX)
 	VMOVDQU64 Z3, 192(CX)
 
-clean4:
+clean3:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	DECL SI
-	JNZ  group3
+	JNZ  group2
 	NOTQ DX
 	MOVQ DX, mask+16(FP)
 	VZEROUPPER
@@ -122,7 +90,7 @@ TEXT ·updateAheadAVX512(SB), NOSPLIT, $0-40
 	MOVQ $0xf000000000000000, DI
 	MOVL $0x00000010, R8
 
-group5:
+group4:
 	PREFETCHT1 (DX)
 	PREFETCHT1 (BX)
 	VMOVDQU64  (AX), Z0
@@ -148,19 +116,19 @@ group5:
 	KORTESTB   K1, K1
 	RCRQ       $0x01, SI
 	CMPQ       SI, DI
-	JAE        clean6
+	JAE        clean5
 	VMOVDQU64  Z0, (CX)
 	VMOVDQU64  Z1, 64(CX)
 	VMOVDQU64  Z2, 128(CX)
 	VMOVDQU64  Z3, 192(CX)
 
-clean6:
+clean5:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	ADDQ $+256, DX
 	ADDQ $+256, BX
 	DECL R8
-	JNZ  group5
+	JNZ  group4
 	NOTQ SI
 	MOVQ SI, mask+32(FP)
 	VZEROUPPER
@@ -176,7 +144,7 @@ TEXT ·updateCountAVX512(SB), NOSPLIT, $0-32
 	MOVQ $0xf000000000000000, DI
 	MOVL $0x00000010, R8
 
-group7:
+group6:
 	VMOVDQU64 (AX), Z0
 	VPCMPUB   $0x04, (CX), Z0, K1
 	KMOVQ     K1, R9
@@ -206,17 +174,17 @@ group7:
 	CMPQ      R9, $0x01
 	RCRQ      $0x01, SI
 	CMPQ      SI, DI
-	JAE       clean8
+	JAE       clean7
 	VMOVDQU64 Z0, (CX)
 	VMOVDQU64 Z1, 64(CX)
 	VMOVDQU64 Z2, 128(CX)
 	VMOVDQU64 Z3, 192(CX)
 
-clean8:
+clean7:
 	ADDQ $+256, AX
 	ADDQ $+256, CX
 	DECL R8
-	JNZ  group7
+	JNZ  group6
 	NOTQ SI
 	MOVQ DX, changedBytes+24(FP)
 	MOVQ SI, mask+16(FP)
@@ -230,14 +198,14 @@ TEXT ·gatherAVX512(SB), NOSPLIT, $0-24
 	MOVQ page+8(FP), CX
 	MOVQ mask+16(FP), DX
 
-line9:
+line8:
 	TZCNTQ    DX, BX
 	SHLQ      $0x06, BX
 	VMOVDQU64 (CX)(BX*1), Z0
 	VMOVDQU64 Z0, (AX)
 	ADDQ      $+64, AX
 	BLSRQ     DX, DX
-	JNZ       line9
+	JNZ       line8
 	VZEROUPPER
 	RET
 
@@ -248,14 +216,14 @@ TEXT ·scatterAVX512(SB), NOSPLIT, $0-24
 	MOVQ src+8(FP), CX
 	MOVQ mask+16(FP), DX
 
-line10:
+line9:
 	TZCNTQ    DX, BX
 	SHLQ      $0x06, BX
 	VMOVDQU64 (CX), Z0
 	VMOVDQU64 Z0, (AX)(BX*1)
 	ADDQ      $+64, CX
 	BLSRQ     DX, DX
-	JNZ       line10
+	JNZ       line9
 	VZEROUPPER
 	RET
 
@@ -271,7 +239,7 @@ TEXT ·updateHashAVX512(SB), NOSPLIT, $0-32
 	XORL         DX, DX
 	MOVL         $0x00000008, BX
 
-group11:
+group10:
 	VMOVDQU64   (AX), Z2
 	VPCLMULQDQ  $0x00, Z0, Z2, Z3
 	VPCLMULQDQ  $0x11, Z0, Z2, Z2
@@ -333,15 +301,15 @@ group11:
 	KMOVB       K1, SI
 	SHRQ        $0x08, DX
 	SHLQ        $0x38, SI
-	JZ          clean12
+	JZ          clean11
 	VMOVDQU64   Z2, (CX)
 	ORQ         SI, DX
 
-clean12:
+clean11:
 	ADDQ $+512, AX
 	ADDQ $+64, CX
 	DECL BX
-	JNZ  group11
+	JNZ  group10
 	MOVQ DX, mask+24(FP)
 	VZEROUPPER
 	RET
@@ -359,7 +327,7 @@ TEXT ·updateHashAheadAVX512(SB), NOSPLIT, $0-40
 	XORL         BX, BX
 	MOVL         $0x00000008, SI
 
-group13:
+group12:
 	PREFETCHT1  (DX)
 	PREFETCHT1  64(DX)
 	PREFETCHT1  128(DX)
@@ -429,16 +397,16 @@ group13:
 	KMOVB       K1, DI
 	SHRQ        $0x08, BX
 	SHLQ        $0x38, DI
-	JZ          clean14
+	JZ          clean13
 	VMOVDQU64   Z2, (CX)
 	ORQ         DI, BX
 
-clean14:
+clean13:
 	ADDQ $+512, AX
 	ADDQ $+64, CX
 	ADDQ $+512, DX
 	DECL SI
-	JNZ  group13
+	JNZ  group12
 	MOVQ BX, mask+32(FP)
 	VZEROUPPER
 	RET

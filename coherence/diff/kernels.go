@@ -59,15 +59,10 @@ func (k Kernels) Mask(page, twin []byte) uint64 {
 
 // NonZero is the package's NonZero.
 func (k Kernels) NonZero(page []byte) uint64 {
-	p := first(page)
-	switch k {
-	case avx512:
-		return nonZeroAVX512(p)
-	case avx2:
-		return nonZeroAVX2(p)
-	default:
-		return nonZeroGo(p)
+	if k == plain {
+		return nonZeroGo(first(page))
 	}
+	return nonZeroAVX2(first(page))
 }
 
 // Update is the package's Update.

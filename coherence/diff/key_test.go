@@ -103,7 +103,7 @@ func TestHashIsLinear(t *testing.T) {
 }
 
 func TestKeys(t *testing.T) {
-	if KeyFromSeed(1).words != KeyFromSeed(1).words {
+	if a, b := KeyFromSeed(1), KeyFromSeed(1); a.words != b.words {
 		t.Error("one seed, two keys")
 	}
 	seen := map[uint64]bool{}

@@ -10,8 +10,6 @@ const notEqual = 4 // predicate of VPCMPU
 
 type avx512 struct{}
 
-func (avx512) prepare() {}
-
 func (avx512) load(from Mem) line {
 	l := line{ZMM()}
 	VMOVDQU64(from, l[0])
@@ -24,12 +22,6 @@ func (avx512) equal(l line, twin Mem) {
 	same := K()
 	VPCMPEQQ(twin, l[0], same)
 	KORTESTB(same, same) // CF = all 8 bits are set
-}
-
-func (avx512) zero(l line) {
-	zeros := K()
-	VPTESTNMQ(l[0], l[0], zeros)
-	KORTESTB(zeros, zeros)
 }
 
 func (avx512) differing(l line, twin Mem) reg.GPVirtual {

@@ -8,21 +8,18 @@ import (
 
 // isa is what the compare kernels need of an instruction set.
 type isa interface {
-	prepare()                                 // loads constants
 	load(from Mem) line                       // reads each byte once
 	store(l line, to Mem)                     // writes what load has read
 	equal(l line, twin Mem)                   // CF = the line is the twin's
-	zero(l line)                              // CF = the line is all zeros
 	differing(l line, twin Mem) reg.GPVirtual // bit i = byte i differs
 }
 
 // line is the registers that hold the 64 bytes of one.
 type line []reg.VecVirtual
 
-// compareKernels writes mask, nonZero, and the updates.
+// compareKernels writes mask and the updates.
 func compareKernels(s isa, suffix string) {
 	maskKernel(s, suffix)
-	nonZeroKernel(s, suffix)
 	updateKernel(s, suffix)
 	updateAheadKernel(s, suffix)
 	updateCountKernel(s, suffix)
@@ -35,16 +32,6 @@ func maskKernel(s isa, suffix string) {
 	end(eachLine(groupLines, func(i int) {
 		s.equal(s.load(page.of(i)), twin.of(i))
 	}, page, twin))
-}
-
-func nonZeroKernel(s isa, suffix string) {
-	begin("nonZero"+suffix, "func(page *byte) (mask uint64)",
-		"nonZero returns the lines of page with a byte that is not zero.")
-	page := cursorTo("page", lineBytes)
-	s.prepare()
-	end(eachLine(groupLines, func(i int) {
-		s.zero(s.load(page.of(i)))
-	}, page))
 }
 
 func updateKernel(s isa, suffix string) {

@@ -15,8 +15,9 @@ func main() {
 	flag.Parse()
 	switch *level {
 	case "avx2":
-		compareKernels(&avx2{}, "AVX2")
-		copyKernels(&avx2{}, "AVX2")
+		compareKernels(avx2{}, "AVX2")
+		nonZeroKernel()
+		copyKernels(avx2{}, "AVX2")
 		hashAVX2()
 	case "avx512":
 		compareKernels(avx512{}, "AVX512")
