@@ -22,7 +22,7 @@ KVM_USABLE := $(shell test -r /dev/kvm -a -w /dev/kvm && echo yes)
 KVM_HARDWARE := $(if $(KVM_USABLE),$(shell grep -Eqw 'vmx|svm' /proc/cpuinfo && echo yes))
 HOST_TIER := $(if $(KVM_USABLE),unit+host,unit)
 
-.PHONY: help build images demo test test-host test-svm test-total race lint fuzz bench deps clean
+.PHONY: help build images generate generate-check demo test test-host test-svm test-total race lint fuzz bench deps clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,6 +33,15 @@ build: ## build bin/fineline
 
 images: ## rebuild the tiny guests in place (the committed ones are these bytes)
 	$(MAKE) -C images
+
+generate: ## rewrite the committed assembly
+	cd coherence/diff && go generate
+
+# In a copy, so that the tree stays as it is.
+generate-check:
+	@copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && cp -r coherence/diff "$$copy" && \
+		(cd "$$copy/diff" && go generate generate.go) && \
+		diff -r coherence/diff "$$copy/diff" || { echo "the assembly is not what its generator writes: make generate"; exit 1; }
 
 demo: build ## two VMM processes, a live migration under load, the numbers
 	./bin/fineline demo
@@ -56,8 +65,9 @@ test-svm:
 race: ## the unit and host tests under the race detector (which needs a C compiler)
 	CGO_ENABLED=1 go test -race ./...
 
-lint: $(LINT) ## go vet and golangci-lint, installed into the cache on first use
+lint: $(LINT) generate-check ## go vet, golangci-lint (into the cache on first use), and is generated code current?
 	go vet ./...
+	cd coherence/diff/asm && go vet .
 	$(LINT) run ./...
 
 $(LINT):
@@ -74,6 +84,7 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 
 bench: build ## the figures of docs/benchmarks.md, each beside its peer
 	./bin/fineline bench boot
+	./bin/fineline bench diff
 	./bin/fineline bench exits
 	./bin/fineline bench migrate --peer qemu
 
