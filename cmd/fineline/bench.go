@@ -22,10 +22,10 @@ func newBenchCommand() *cobra.Command {
 		Use:   "bench NAME",
 		Short: "Measure this VMM beside a peer or a physical limit",
 		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("name a benchmark: boot, exits, migrate or track")}
+			return usageError{errors.New("name a benchmark: boot, diff, exits, migrate or track")}
 		},
 	}
-	c.AddCommand(newBenchBoot(), newBenchExits(), newBenchMigrate(), newBenchTrack())
+	c.AddCommand(newBenchBoot(), newBenchDiff(), newBenchExits(), newBenchMigrate(), newBenchTrack())
 	for _, sub := range c.Commands() {
 		sub.Args = usageArgs(nil)
 	}
@@ -88,6 +88,13 @@ func runsBar(name string) (progress bench.Progress, done func()) {
 
 func newBenchBoot() *cobra.Command {
 	return benchCommand("boot", "From exec to the guest's first byte, beside QEMU", 5, bench.Boot)
+}
+
+func newBenchDiff() *cobra.Command {
+	return benchCommand("diff", "The kernels that compare pages by the line, beside bytes.Equal and copy", 25,
+		func(ctx context.Context, _ string, runs int, progress bench.Progress) (*bench.Report, error) {
+			return bench.Diff(ctx, runs, progress)
+		})
 }
 
 func newBenchExits() *cobra.Command {

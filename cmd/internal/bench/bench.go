@@ -22,7 +22,7 @@ type Report struct {
 
 // Host is the machine that was measured.
 type Host struct {
-	KVM         string `json:"kvm"` // hardware or software
+	KVM         string `json:"kvm"` // hardware, software, or absent where the benchmark needs none
 	CPUs        int    `json:"cpus"`
 	MemoryBytes uint64 `json:"memory_bytes"`
 }
@@ -47,16 +47,24 @@ type Spread struct {
 	PeerMax float64 `json:"peer_max"`
 }
 
-// newReport describes this host.
+// newReport describes this host, which must have a KVM.
 func newReport(name string) (*Report, error) {
-	sys, err := kvm.Open()
+	kind, err := kvmKind()
 	if err != nil {
 		return nil, err
 	}
-	kind := sys.Kind().String()
-	if err := sys.Close(); err != nil {
-		return nil, err
+	return reportOn(name, kind)
+}
+
+func kvmKind() (string, error) {
+	sys, err := kvm.Open()
+	if err != nil {
+		return "", err
 	}
+	return sys.Kind().String(), sys.Close()
+}
+
+func reportOn(name, kind string) (*Report, error) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return nil, fmt.Errorf("sysinfo: %w", err)

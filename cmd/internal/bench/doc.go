@@ -11,7 +11,14 @@
 //     beyond guest RAM.
 //   - exits: a port and an MMIO exit, timed by the guest, beside a loop that does nothing but
 //     KVM_RUN. The guest measures itself, so the host's scheduler adds outliers, never an offset.
+//   - track: builtin:dirty writes a share of a guest's pages over and over; its speed with its lines tracked
+//     beside its speed with KVM's page log collected as often, in turns in one machine.
 //   - migrate: builtin:dirty between two processes over a Unix socket, under loads from one
 //     line a page to every byte. At both ends the guest checks its memory; a benchmark with
 //     a wrong line fails, whoever lost it.
+//   - diff: the kernels of package diff on one core, beside bytes.Equal and copy of the same
+//     buffers, in CPU time. Rates count bytes read, for gather and scatter bytes copied, on both
+//     sides alike.
+//     Sizes stand for caches: a page and its twin twice for the first, 64 times for the second,
+//     and far more than any third holds for memory. It needs no KVM.
 package bench

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -183,12 +184,27 @@ func trackMemory(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
+	debug.FreeOSMemory() // of the machines before
 	before, err := ownBytes()
-	if err == nil {
-		_, err = measureWatch(ctx, m, watchLines)
+	if err != nil {
+		return 0, errors.Join(err, m.Close())
 	}
-	after, afterErr := ownBytes()
-	if err := errors.Join(err, afterErr, m.Close()); err != nil {
+	var after int64
+	_, err = measureWatch(ctx, m, func(m *vmm.Machine) (*watch, error) {
+		w, err := watchLines(m)
+		if err != nil {
+			return nil, err
+		}
+		harvest := w.harvest
+		w.harvest = func() (uint64, error) {
+			n, err := harvest()
+			now, ownErr := ownBytes()
+			after = max(after, now)
+			return n, errors.Join(err, ownErr)
+		}
+		return w, nil
+	})
+	if err := errors.Join(err, m.Close()); err != nil {
 		return 0, err
 	}
 	return 100 * float64(after-before) / trackGuestBytes, nil
