@@ -15,7 +15,8 @@
 #define FLFPGA_BAR_BYTES 4096
 
 /* Registers of BAR 0, by offset. 4 bytes wide unless it says 8; read and write them whole and aligned (an
- * 8-byte register also in halves). */
+ * 8-byte register also in halves). The rings' addresses and sizes can be written while CONTROL_ENABLE is 0, the counts
+ * while it is 1; other writes are ignored. */
 #define FLFPGA_ID           0x00 /* ro: FLFPGA_MAGIC */
 #define FLFPGA_VERSION      0x04 /* ro: FLFPGA_ABI_VERSION */
 #define FLFPGA_FEATURES     0x08 /* ro: FLFPGA_FEATURE_* */
@@ -28,10 +29,10 @@
 #define FLFPGA_CPL_RING     0x28 /* rw, 8: address of the completion ring, a multiple of 64 */
 #define FLFPGA_CMD_ENTRIES  0x30 /* rw: entries of the command ring, a power of two from 2 to 4096 */
 #define FLFPGA_CPL_ENTRIES  0x34 /* rw: entries of the completion ring, likewise */
-#define FLFPGA_DOORBELL     0x38 /* wo: number of commands ever put into the ring, modulo 2^32 */
-#define FLFPGA_CMD_TAKEN    0x3c /* ro: number of commands ever taken from it */
+#define FLFPGA_DOORBELL     0x38 /* wo: number of commands put into the ring since it was enabled, modulo 2^32 */
+#define FLFPGA_CMD_TAKEN    0x3c /* ro: number of commands taken from it: their entries are free */
 #define FLFPGA_CPL_TAKEN    0x40 /* rw: number of completions that the guest has taken from the ring */
-#define FLFPGA_CPL_PUT      0x44 /* ro: number of completions ever put into it */
+#define FLFPGA_CPL_PUT      0x44 /* ro: number of completions put into it */
 
 #define FLFPGA_MAGIC       0x4b544c46 /* "FLTK" */
 #define FLFPGA_ABI_VERSION 1
@@ -43,12 +44,13 @@
 #define FLFPGA_CONTROL_ENABLE    (1u << 0) /* the rings are read; 1 to 0 is a reset: contexts and counts are gone */
 #define FLFPGA_CONTROL_INTERRUPT (1u << 1) /* an MSI-X message after completions were put */
 
-#define FLFPGA_STATUS_ENABLED (1u << 0)
+#define FLFPGA_STATUS_ENABLED (1u << 0) /* after a reset 0 only once nothing of before stores to memory any more */
 #define FLFPGA_STATUS_ERROR   (1u << 1) /* the rings are unusable: nothing is done until a reset */
 
 #define FLFPGA_RING_BAD_ADDRESS 1 /* not aligned, or not RAM */
 #define FLFPGA_RING_BAD_ENTRIES 2
-#define FLFPGA_RING_BAD_INDEX   3 /* the doorbell ran ahead by more than the ring holds, or CPL_TAKEN by more than was put */
+#define FLFPGA_RING_BAD_INDEX   3 /* DOORBELL ran ahead by more than the ring holds, CPL_TAKEN by more than was put, or
+				   * one of them went back */
 
 /* A command: one entry of the command ring. */
 struct flfpga_command {
@@ -61,13 +63,13 @@ struct flfpga_command {
 	uint64_t reserved[4]; /* 0 */
 };
 
-#define FLFPGA_OP_CREATE     1 /* flags: mode and options. result: the context */
+#define FLFPGA_OP_CREATE     1 /* flags: mode and options. result: the context, never 0 */
 #define FLFPGA_OP_DESTROY    2
 #define FLFPGA_OP_REGISTER   3 /* count ranges at address; also while started */
 #define FLFPGA_OP_UNREGISTER 4 /* count ranges at address; what was pending in them is dropped */
 #define FLFPGA_OP_START      5
 #define FLFPGA_OP_STOP       6 /* looks a last time; what it finds waits for HARVEST */
-#define FLFPGA_OP_HARVEST    7 /* at most count records to address. result: records written */
+#define FLFPGA_OP_HARVEST    7 /* at most count records to address. result: records written, also after an error */
 
 #define FLFPGA_MODE_DIFF    0 /* lines whose bytes changed */
 #define FLFPGA_MODE_STORES  1 /* lines stored to; plain data only */
@@ -107,12 +109,13 @@ struct flfpga_completion {
 
 #define FLFPGA_COMPLETION_MORE (1u << 0) /* HARVEST: the buffer was too small; the next HARVEST goes on */
 
+/* A command is checked in this order, but for COUNT before ADDRESS. */
 #define FLFPGA_OK                 0
 #define FLFPGA_ERR_OPCODE         1 /* unknown */
 #define FLFPGA_ERR_FLAGS          2 /* unknown flag or mode, or a reserved field is not 0 */
 #define FLFPGA_ERR_CONTEXT        3 /* no such context */
 #define FLFPGA_ERR_STATE          4 /* START of a started, STOP of a stopped, HARVEST of a never started context */
-#define FLFPGA_ERR_ADDRESS        5 /* misaligned, or not RAM */
+#define FLFPGA_ERR_ADDRESS        5 /* misaligned, not RAM, or not reached: bus mastering went off */
 #define FLFPGA_ERR_COUNT          6 /* 0, or more than 65536 */
 #define FLFPGA_ERR_NOT_REGISTERED 7
 #define FLFPGA_ERR_NO_SPACE       8 /* too many contexts or ranges */
