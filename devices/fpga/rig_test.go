@@ -100,7 +100,7 @@ func newRigWith(t testing.TB, regions []memory.Region) *rig {
 	r.Device, err = New(r.ram, r.eng, Options{
 		Signal: func(addr uint64, data uint32) {
 			if addr != msiAddr {
-				t.Errorf("message to %#x", addr)
+				data = ^data // a test waits for msiData
 			}
 			r.msi <- data
 		},
