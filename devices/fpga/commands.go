@@ -148,25 +148,26 @@ func (d *Device) destroy(epoch uint64, c command) error {
 func (d *Device) find(epoch uint64, context uint32) *entry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.lookup(epoch, context)
+}
+
+// detach is find that takes the context away from the guest; after a reset it is stale, and closed as such.
+func (d *Device) detach(epoch uint64, context uint32) *entry {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.lookup(epoch, context)
+	if e != nil {
+		d.contexts[context-1] = nil
+	}
+	return e
+}
+
+// lookup: callers hold mu.
+func (d *Device) lookup(epoch uint64, context uint32) *entry {
 	if epoch != d.epoch || context < 1 || context > MaxContexts {
 		return nil
 	}
 	return d.contexts[context-1]
-}
-
-// detach is find that takes the context away from the guest.
-func (d *Device) detach(epoch uint64, context uint32) *entry {
-	e := d.find(epoch, context)
-	if e == nil {
-		return nil
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if epoch != d.epoch {
-		return nil // a reset came between: the context is stale, and closed as such
-	}
-	d.contexts[context-1] = nil
-	return e
 }
 
 func (e *entry) start() error {

@@ -50,6 +50,7 @@ func (d *Device) State() (State, error) {
 	if !d.paused || d.closed {
 		return State{}, errNotPaused
 	}
+	d.sweep() // what a reset left is not saved
 	s, entries := d.copyRegisters()
 	s.Config = d.Config.State()
 	for i, e := range entries {

@@ -129,7 +129,6 @@ func (d *Device) pause(ctx context.Context) (bool, error) {
 	case d.turn <- struct{}{}:
 	}
 	d.paused = true
-	d.sweep()
 	return true, nil
 }
 
@@ -184,9 +183,5 @@ func (d *Device) Close() {
 	d.clear()
 	close(d.quit)
 	<-d.done
-	if !d.paused {
-		d.turn <- struct{}{} // the worker has left it
-		d.paused = true
-	}
-	d.sweep()
+	d.sweep() // nobody else takes the turn: the worker has ended, and ctl is held
 }
