@@ -81,7 +81,7 @@ func TestLoad(t *testing.T) {
 		{cCommand{Opcode: opRegister, Context: 1, Count: 300, Address: listAt}, []status{errAddress}},
 		{cCommand{Opcode: opDestroy, Context: 1}, []status{statusOK}},
 	}
-	const rounds = 100
+	const rounds = 50
 	for done := 0; done < rounds*len(commands); {
 		for n := 1 + rnd.IntN(entries); n > 0 && int(r.put) < rounds*len(commands) && r.put-r.taken < entries; n-- {
 			c := commands[int(r.put)%len(commands)].c
@@ -159,5 +159,29 @@ func TestStateIsSmall(t *testing.T) {
 	r.must(err)
 	if len(raw) > 8<<10 {
 		t.Errorf("%d bytes: %s", len(raw), raw)
+	}
+}
+
+// BenchmarkCommand is a doorbell, a command that fails at once, and its completion seen by polling.
+func BenchmarkCommand(b *testing.B) {
+	r := started(b)
+	r.set(regControl, controlEnable)
+	for b.Loop() {
+		r.queue(cCommand{Opcode: opStart})
+		r.ring()
+		r.poll()
+	}
+}
+
+// BenchmarkHarvest is a HARVEST of 65536 records, the engine's part being nothing.
+func BenchmarkHarvest(b *testing.B) {
+	r := newLargeRig(b)
+	r.create(0)
+	r.expect(statusOK, cCommand{Opcode: opStart, Context: 1})
+	pages := pagesOf(maxCount)
+	b.SetBytes(maxCount * recordBytes)
+	for b.Loop() {
+		r.eng.live[0].pages = pages
+		r.expect(statusOK, cCommand{Opcode: opHarvest, Context: 1, Count: maxCount, Address: bufAt})
 	}
 }
