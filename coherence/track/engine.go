@@ -74,6 +74,9 @@ func (e *Engine) Modes() []Mode {
 	return []Mode{Diff, Stores, Homed}
 }
 
+// MaxRanges returns how many ranges all contexts together may have.
+func (e *Engine) MaxRanges() int { return e.opts.MaxRanges }
+
 // BaselineBytes is the memory that baselines may use now; pages that were never written use none
 // of it.
 func (e *Engine) BaselineBytes() uint64 {

@@ -15,7 +15,8 @@ type Engine[C Context] interface {
 	// NewContext returns a context without ranges. Errors wrap track.ErrBadMode or track.ErrNoSpace, or
 	// are the host's.
 	NewContext(track.ContextOptions) (C, error)
-	// RestoreContext makes a context from its saved form, which may be hostile.
+	// RestoreContext makes a context from its saved form, which may be hostile. Tracking that was armed goes on
+	// when the engine's owner says so, before the device is resumed.
 	RestoreContext(track.ContextState) (C, error)
 }
 
@@ -23,18 +24,21 @@ type Engine[C Context] interface {
 // contexts from one goroutine at a time, without a lock of its own.
 type Context interface {
 	// Register adds ranges, also while armed: all of them or, with an error that wraps
-	// track.ErrBadRange or track.ErrNoSpace, none. The ranges come from the guest unchecked.
+	// track.ErrBadRange or track.ErrNoSpace, none. The ranges come from the guest unchecked, and may be
+	// registered already.
 	Register([]track.Range) error
 	// Unregister removes ranges and what is pending in them: all or, with an error that wraps
 	// track.ErrBadRange, track.ErrNotRegistered or track.ErrNoSpace (holes may cost ranges), none.
 	Unregister([]track.Range) error
-	// Arm begins. What an earlier Stop found and nobody has harvested still waits.
+	// Arm begins. What was found before and nobody has harvested is forgotten.
 	Arm() error
 	// Stop looks a last time; what it finds waits for Harvest.
 	Stop() error
-	// Harvest is track.Tracker's, with max above 0. snoop says that caches are asked for written lines. emit
-	// stores to guest memory. Pages that were emitted before an error are harvested.
-	Harvest(max int, snoop bool, emit func(track.Page)) (more bool, err error)
+	// Harvest is track.Tracker's, with max above 0. emit stores to guest memory. Pages that were emitted
+	// before an error are harvested.
+	Harvest(max int, emit func(track.Page)) (more bool, err error)
+	// HarvestUnsnooped is Harvest that leaves alone what caches hold; called in mode Homed only.
+	HarvestUnsnooped(max int, emit func(track.Page)) (more bool, err error)
 	// State returns the saved form. It is called while the machine is paused, and changes nothing: the
 	// machine may go on after it.
 	State() (track.ContextState, error)

@@ -96,8 +96,8 @@ func (e *fakeEngine) RestoreContext(s track.ContextState) (*fakeContext, error) 
 	if err := e.fail(); err != nil {
 		return nil, err
 	}
-	c := &fakeContext{e: e, options: s.Options, ranges: s.Ranges, armed: s.Armed}
-	if err := json.Unmarshal(s.Pending, &c.pages); err != nil {
+	c := &fakeContext{e: e, options: track.ContextOptions{Mode: s.Mode, CountBytes: s.CountBytes}, armed: s.Armed}
+	if err := errors.Join(json.Unmarshal(s.Found, &c.pages), json.Unmarshal(s.Ranges, &c.ranges)); err != nil {
 		return nil, err
 	}
 	return e.add(c), nil
@@ -162,7 +162,18 @@ func (c *fakeContext) Stop() error {
 	return c.e.fail()
 }
 
-func (c *fakeContext) Harvest(limit int, snoop bool, emit func(track.Page)) (bool, error) {
+func (c *fakeContext) Harvest(limit int, emit func(track.Page)) (bool, error) {
+	return c.harvest(limit, true, emit)
+}
+
+func (c *fakeContext) HarvestUnsnooped(limit int, emit func(track.Page)) (bool, error) {
+	if c.options.Mode != track.Homed {
+		c.e.t.Errorf("no snoop of mode %s", c.options.Mode)
+	}
+	return c.harvest(limit, false, emit)
+}
+
+func (c *fakeContext) harvest(limit int, snoop bool, emit func(track.Page)) (bool, error) {
 	defer c.call("harvest")()
 	c.e.set(func() { c.e.snoops = append(c.e.snoops, snoop); c.e.emitted = 0 })
 	n := min(limit, len(c.pages))
@@ -176,11 +187,11 @@ func (c *fakeContext) Harvest(limit int, snoop bool, emit func(track.Page)) (boo
 
 func (c *fakeContext) State() (track.ContextState, error) {
 	defer c.call("state")()
-	pending, err := json.Marshal(c.pages)
-	if err == nil {
-		err = c.e.fail()
-	}
-	return track.ContextState{Options: c.options, Ranges: c.ranges, Armed: c.armed, Pending: pending}, err
+	found, err := json.Marshal(c.pages)
+	ranges, err2 := json.Marshal(c.ranges)
+	return track.ContextState{
+		Mode: c.options.Mode, CountBytes: c.options.CountBytes, Armed: c.armed, Ranges: ranges, Found: found,
+	}, errors.Join(err, err2, c.e.fail())
 }
 
 func (c *fakeContext) Close() error {

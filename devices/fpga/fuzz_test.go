@@ -226,7 +226,7 @@ func FuzzDevice(f *testing.F) {
 func FuzzRestore(f *testing.F) {
 	f.Add([]byte(`{"control":1,"cmd_ring":4096,"cpl_ring":12288,"cmd_entries":8,"cpl_entries":8,"doorbell":9,"cmd_taken":1,"cpl_put":1}`))
 	f.Add([]byte(`{"control":3,"cmd_ring":4096,"cpl_ring":12288,"cmd_entries":2,"cpl_entries":2,"cmd_taken":1,"held":{"status":77}}`))
-	f.Add([]byte(`{"control":1,"error":3,"contexts":[{"flags":2,"started":true,"track":{"pending":"W10="}},null,{}]}`))
+	f.Add([]byte(`{"control":1,"error":3,"contexts":[{"flags":2,"started":true,"track":{"found":"W10=","ranges":"W10="}},null,{}]}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		r := newRig(t)
 		r.setup()

@@ -90,7 +90,8 @@ func (s *State) registers() registers {
 	}
 }
 
-// Restore replaces the state and leaves the device paused; the vCPUs are parked, memory has its contents. An error
+// Restore replaces the state and leaves the device paused; the vCPUs are parked, memory has its contents. The
+// engine is to be resumed before the device. An error
 // that wraps ErrState or pci.ErrState leaves the device unchanged; after an engine's error it is disabled, without
 // contexts, and paused.
 func (d *Device) Restore(s State) error {

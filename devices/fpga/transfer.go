@@ -67,7 +67,11 @@ func (d *Device) harvest(epoch uint64, c command, e *entry, done *Completion) er
 		return err
 	}
 	s := &sink{d: d, epoch: epoch, at: c.address, room: int(c.count), buf: make([]byte, 0, transferBytes)}
-	more, err := e.Harvest(int(c.count), c.flags&harvestNoSnoop == 0, s.emit)
+	take := e.Harvest
+	if c.flags&harvestNoSnoop != 0 {
+		take = e.HarvestUnsnooped
+	}
+	more, err := take(int(c.count), s.emit)
 	s.flush()
 	done.Result = s.stored
 	if more {

@@ -67,7 +67,7 @@ struct flfpga_command {
 #define FLFPGA_OP_DESTROY    2
 #define FLFPGA_OP_REGISTER   3 /* count ranges at address; also while started */
 #define FLFPGA_OP_UNREGISTER 4 /* count ranges at address; what was pending in them is dropped */
-#define FLFPGA_OP_START      5
+#define FLFPGA_OP_START      5 /* what was found before and not harvested is forgotten */
 #define FLFPGA_OP_STOP       6 /* looks a last time; what it finds waits for HARVEST */
 #define FLFPGA_OP_HARVEST    7 /* at most count records to address. result: records written, also after an error */
 
