@@ -20,6 +20,8 @@ type Engine[C Context] interface {
 	RestoreContext(track.ContextState) (C, error)
 }
 
+var _ Engine[*track.Context] = (*track.Engine)(nil)
+
 // Context is a set of ranges and what was seen of them. The device calls the methods of all
 // contexts from one goroutine at a time, without a lock of its own.
 type Context interface {
