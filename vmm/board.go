@@ -8,18 +8,30 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
+	"github.com/fineline-vmm/fineline/coherence/track"
 	"github.com/fineline-vmm/fineline/devices"
 	"github.com/fineline-vmm/fineline/devices/debugexit"
+	"github.com/fineline-vmm/fineline/devices/fpga"
 	"github.com/fineline-vmm/fineline/devices/pci"
 	"github.com/fineline-vmm/fineline/devices/power"
 	"github.com/fineline-vmm/fineline/devices/rtc"
 	"github.com/fineline-vmm/fineline/devices/serial"
+	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
 
 // pauseTimeout bounds how long a pause waits for a write to the console that can't be
 // cut short. Where it can (sockets, pipes, terminals), a pause waits for nothing.
 const pauseTimeout = 200 * time.Millisecond
+
+// fpgaPauseTimeout bounds how long a pause waits for a command of the FPGA: one that begins to track a large
+// guest reads all of its memory.
+const fpgaPauseTimeout = 30 * time.Second
+
+// fpgaSlot is where guests find the device on bus 0.
+const fpgaSlot = 4
 
 // board is our devices and the two buses that lead to them.
 type board struct {
@@ -31,6 +43,7 @@ type board struct {
 	i8042     *power.I8042
 	debugExit *debugexit.Device
 	pci       *pci.Root
+	fpga      *fpga.Device
 }
 
 // deviceStates is the saved form of a board and the one list of its devices: one field a
@@ -42,6 +55,7 @@ type deviceStates struct {
 	I8042     power.I8042State `json:"i8042"`
 	DebugExit debugexit.State  `json:"debugexit"`
 	PCI       pci.State        `json:"pci"`
+	FPGA      fpga.State       `json:"fpga"`
 }
 
 // deviceNames is what a destination compares before it accepts a machine: the names of
@@ -67,7 +81,8 @@ func (l irqLine) Set(high bool) {
 	}
 }
 
-func newBoard(vm *kvm.VM, serialOut io.Writer, w *wish) (*board, error) {
+// newBoard makes a board that is paused.
+func newBoard(vm *kvm.VM, mem *memory.Guest, lines *track.Engine, serialOut io.Writer, w *wish) (*board, error) {
 	b := &board{pio: devices.NewBus("port I/O"), mmio: devices.NewBus("MMIO")}
 	request := func(e power.Event) {
 		if e == power.Poweroff {
@@ -82,7 +97,16 @@ func newBoard(vm *kvm.VM, serialOut io.Writer, w *wish) (*board, error) {
 	b.i8042 = power.NewI8042(request)
 	b.debugExit = debugexit.New(func(status uint32) { w.set(debugEnd, status) })
 	b.pci = pci.NewRoot(b.mmio, b.pio)
-	return b, b.wire()
+	var err error
+	b.fpga, err = fpga.New(mem, lines, fpga.Options{
+		// KVM refuses a message that leads nowhere: the guest wrote it, and misses it.
+		Signal: func(addr uint64, data uint32) { _ = vm.SignalMSI(addr, data) },
+		Log:    func(err error) { logrus.Warnf("the FPGA device: %v", err) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b, errors.Join(b.wire(), b.fpga.Pause(context.Background()))
 }
 
 // wire puts the devices at their addresses.
@@ -96,23 +120,43 @@ func (b *board) wire() error {
 		b.pio.Insert(debugexit.Port, debugexit.SizeBytes, b.debugExit),
 		b.pio.Insert(pci.AddressPort, pci.PortsBytes, b.pci.Ports(b.power.ResetControl())),
 		b.mmio.Insert(ecamBase, ecamBytes, b.pci.ECAM()),
+		b.pci.Add(fpgaSlot, b.fpga),
 	)
 }
 
 // pause holds still what works on its own. Output that the console has not taken is part
 // of the saved state. After an error the board goes on as before.
 func (b *board) pause() error {
+	if err := b.pauseFPGA(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), pauseTimeout)
 	defer cancel()
 	if err := b.serial.PauseContext(ctx); err != nil {
+		b.fpga.Resume()
 		return fmt.Errorf("the console does not take the guest's serial output: %w", err)
 	}
 	return nil
 }
 
-func (b *board) resume() { b.serial.Resume() }
+// pauseFPGA waits for a command that runs, while the guest still runs, too.
+func (b *board) pauseFPGA() error {
+	ctx, cancel := context.WithTimeout(context.Background(), fpgaPauseTimeout)
+	defer cancel()
+	return b.fpga.Pause(ctx)
+}
 
-func (b *board) close() { b.serial.Close() }
+func (b *board) resume() {
+	b.serial.Resume()
+	b.fpga.Resume()
+}
+
+func (b *board) close() {
+	b.serial.Close()
+	if b.fpga != nil {
+		b.fpga.Close()
+	}
+}
 
 // reset is the board's reset line.
 func (b *board) reset() {
@@ -121,10 +165,13 @@ func (b *board) reset() {
 	b.power.Reset()
 	b.i8042.Reset()
 	b.pci.Reset() // debugExit has no state
+	b.fpga.Reset()
 }
 
 // state has no field names on purpose: a device of deviceStates that is left out does not compile.
-func (b *board) state() deviceStates {
+// The machine is paused.
+func (b *board) state() (deviceStates, error) {
+	f, err := b.fpga.State()
 	return deviceStates{
 		b.serial.State(),
 		b.rtc.State(),
@@ -132,7 +179,8 @@ func (b *board) state() deviceStates {
 		b.i8042.State(),
 		b.debugExit.State(),
 		b.pci.State(),
-	}
+		f,
+	}, err
 }
 
 func (b *board) restore(s deviceStates) error {
@@ -143,5 +191,6 @@ func (b *board) restore(s deviceStates) error {
 		b.i8042.Restore(s.I8042),
 		b.debugExit.Restore(s.DebugExit),
 		b.pci.Restore(s.PCI),
+		b.fpga.Restore(s.FPGA),
 	)
 }

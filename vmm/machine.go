@@ -132,7 +132,7 @@ func build(cfg Config, seen *description) (_ *Machine, err error) {
 	}
 	m.dirty = m.vm.DirtySource(m.mem)
 	m.lines = newLines(m)
-	if m.board, err = newBoard(m.vm, cfg.SerialOut, &m.wish); err != nil {
+	if m.board, err = newBoard(m.vm, m.mem, m.lines, cfg.SerialOut, &m.wish); err != nil {
 		return nil, err
 	}
 	if seen != nil {

@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"github.com/fineline-vmm/fineline/devices"
+	"github.com/fineline-vmm/fineline/devices/fpga"
 	"github.com/fineline-vmm/fineline/devices/power"
 	"github.com/fineline-vmm/fineline/devices/rtc"
 	"github.com/fineline-vmm/fineline/devices/serial"
@@ -16,6 +17,7 @@ type Metrics struct {
 	RTC    rtc.Metrics        `json:"rtc"`
 	Power  power.Metrics      `json:"power"`
 	I8042  power.I8042Metrics `json:"i8042"`
+	FPGA   fpga.Metrics       `json:"fpga"`
 }
 
 // Metrics reads the counters; the machine may run.
@@ -28,6 +30,7 @@ func (m *Machine) Metrics() Metrics {
 		RTC:    b.rtc.Metrics(),
 		Power:  b.power.Metrics(),
 		I8042:  b.i8042.Metrics(),
+		FPGA:   b.fpga.Metrics(),
 	}
 }
 
@@ -35,5 +38,6 @@ func (m *Machine) Metrics() Metrics {
 // what has no effect, or a console fails.
 func (m Metrics) Faults() Metrics {
 	m.Serial.TXBytes, m.Serial.RXBytes = 0, 0
+	m.FPGA = m.FPGA.Faults()
 	return m
 }

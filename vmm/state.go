@@ -46,7 +46,11 @@ func (m *Machine) Save(resume bool) ([]byte, error) {
 // save is Save without check and seal. Preconditions: nobody else uses the machine, all
 // vCPUs parked.
 func (m *Machine) save() (*state, error) {
-	s := &state{VCPUs: make(vcpuStates, len(m.cpus)), Devices: m.board.state()}
+	devices, err := m.board.state()
+	if err != nil {
+		return nil, err
+	}
+	s := &state{VCPUs: make(vcpuStates, len(m.cpus)), Devices: devices}
 	for i, c := range m.cpus {
 		err := c.do(func(v *kvm.VCPU) (err error) {
 			s.VCPUs[i], err = v.State()
@@ -56,7 +60,6 @@ func (m *Machine) save() (*state, error) {
 			return nil, fmt.Errorf("save vCPU %d: %w", i, err)
 		}
 	}
-	var err error
 	if s.Kernel, err = m.vm.State(); err != nil {
 		return nil, fmt.Errorf("save the in-kernel devices: %w", err)
 	}

@@ -27,7 +27,7 @@ type ContextState struct {
 }
 
 const (
-	maxFoundBytes = 512 << 10
+	maxFoundBytes = 256 << 10 // of a context: those of a device together fit a saved machine
 
 	foundInexact = 1 << 0
 	foundCounted = 1 << 1

@@ -73,6 +73,12 @@ type Metrics struct {
 	IgnoredWrites uint64              `json:"ignored_writes"` // to a read-only register, or not at this time
 }
 
+// Faults is m without the traffic that is as it should be.
+func (m Metrics) Faults() Metrics {
+	m.Commands, m.Records, m.Interrupts, m.Resets, m.Statuses[statusOK] = 0, 0, 0, 0, 0
+	return m
+}
+
 // New makes a disabled device and starts its worker; the caller puts it on a bus by pci.Root.Add and
 // closes it, before memory and engine. The error is pci's.
 func New[C Context](mem *memory.Guest, e Engine[C], o Options) (*Device, error) {
