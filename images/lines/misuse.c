@@ -1,7 +1,7 @@
 /* Every error of the device's ABI that a guest can provoke, and whether the device says so. */
 #include "lines.h"
 
-#include "../../guest/c/fineline_track.h"
+#include "fineline_track.h"
 
 static struct fl_device *device;
 static u32 wrong;

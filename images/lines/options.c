@@ -1,7 +1,7 @@
 /* The command line. Strict: a misspelt option would quietly test something else. */
 #include "lines.h"
 
-#include "../../guest/include/fineline_fpga.h"
+#include "fineline_fpga.h"
 
 static const char *const kind_names[KINDS] = {"scalar", "string", "sse", "atomic", "load", "avx", "evex", "atomic16"};
 #define KINDS_DEFAULT (1 << SCALAR | 1 << STRING | 1 << SSE | 1 << ATOMIC | 1 << LOAD)

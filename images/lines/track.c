@@ -1,7 +1,7 @@
 /* The guest as a user of the tracker: what it harvests must be what it knows that it wrote. */
 #include "lines.h"
 
-#include "../../guest/c/fineline_track.h"
+#include "fineline_track.h"
 
 static struct fl_memory memory;
 static struct fl_device device;

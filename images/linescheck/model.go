@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/bits"
 
 	"github.com/fineline-vmm/fineline/memory"
 )
@@ -13,6 +14,15 @@ var ErrMismatch = errors.New("guest memory is not what the program makes")
 
 // Lines is a set of lines: bit i of a page's mask is its line i. No mask is zero.
 type Lines map[memory.GPA]uint64
+
+// Count is the number of lines.
+func (l Lines) Count() int {
+	n := 0
+	for _, mask := range l {
+		n += bits.OnesCount64(mask)
+	}
+	return n
+}
 
 // Store is what one step stored.
 type Store struct {
