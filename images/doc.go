@@ -76,4 +76,45 @@
 //
 // Stores the guest makes beside the lines: its record (one line a vCPU), its table (8 bytes a step; table=0 turns
 // it off where a benchmark must know the number of dirty lines exactly), its stack.
+//
+// # lines
+//
+// Runs a random program of loads and stores over a region, of which it is known what it stores to, line by line.
+// The oracle's guest: whatever reports lines, and whatever emulates accesses, is compared with package linescheck,
+// which knows the program too.
+//
+//	pages=16       pages of the region, from 2; the last is of shared counters
+//	steps=256      accesses of each vCPU in a round   vcpus=1   up to 8
+//	kinds=scalar,string,sse,atomic,load               also avx (32 bytes, VEX), evex (64 bytes), atomic16 (cmpxchg16b)
+//	rounds=0       so many rounds, then power off; 0 = each waits for a `g` on the serial port, and `q` powers off
+//	seed=1         base=  first address of the region; default: after the image
+//	track=         diff, stores or homed: the guest itself drives the tracker, see below
+//	misuse=1       it provokes every error of the tracker
+//
+// Stores have 8 to 64 bits, 1 to 160 bytes in string operations (forwards, backwards, onto themselves), or a vector.
+// Half of those that need no alignment lie across two lines, and some across two pages. One scalar store in five, and
+// one vector store in six, stores what was there before. What loads and atomics on own bytes find is folded into a hash.
+// Kinds can be chosen one by one, since what emulates them may know some and not others: KVM does not know avx,
+// evex and atomic16. A kind the processor does not have is left out, and said. SSE and AVX are switched on at CPL 0
+// (lines/cpl0.S): CR4 and XCR0 are out of reach at CPL 3. It prints
+//
+//	lines ready vcpus=1 pages=16 steps=256 kinds=scalar,string,sse,atomic,load seed=1 base=0x158000
+//	lines round=N stored=L mismatches=M
+//
+// L is the number of lines stored to in the round. M is the number of counters that are not the sum of what the vCPUs
+// did to them. Between two rounds, while it waits too, nothing stores to the region; records, orders and stacks are
+// elsewhere. So whoever harvests or compares between the line of a round and the next `g` sees that round whole.
+// lines/abi.h is the exact text of what it leaves in memory: at 0x100000 a header (magic "FLLINES1"), which has the
+// number of rounds and the address of a 64-byte record for each vCPU: steps done, and the hash of what it loaded.
+//
+// With several vCPUs each has own bytes, in blocks of 352 that go round: five and a half lines, so that lines are
+// shared and pages too, and still each byte is known. What is truly shared is the counters, and only by locked
+// operations whose order does not matter. Rejected: racing stores, whose outcome is one of many.
+//
+// With track= the guest is a user of guest/c, the C library over the tracker's ABI: it registers the region,
+// harvests after each round, compares with its own bitmap of stores (or, for diff, with a copy), and prints
+//
+//	track mode=diff round=N lines=L missing=0 extra=0 [inexact]
+//	misuse NAME status=S expected=E [wrong]
+//	misuse wrong=0
 package images
