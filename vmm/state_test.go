@@ -103,6 +103,11 @@ func awaitSteps(t *testing.T, m *Machine, steps uint64) {
 // a paused one.
 func cloneMachine(t *testing.T, m *Machine) *Machine {
 	t.Helper()
+	return cloneMachineWith(t, m, Config{})
+}
+
+func cloneMachineWith(t *testing.T, m *Machine, cfg Config) *Machine {
+	t.Helper()
 	description, err := m.Description()
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +116,7 @@ func cloneMachine(t *testing.T, m *Machine) *Machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	clone, err := NewFromDescription(description, Config{})
+	clone, err := NewFromDescription(description, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/fineline-vmm/fineline/coherence/track"
@@ -190,5 +191,74 @@ func testOracle(t *testing.T, modes []track.Mode, vcpus int, cmdline string) {
 		if t.Failed() {
 			return
 		}
+	}
+}
+
+// TestTrackingMoves: a guest that tracks its own lines by the device is moved in the middle of its
+// rounds. It finds every line that it wrote; in Diff it may find whole pages for those that it wrote
+// right after the move.
+func TestTrackingMoves(t *testing.T) {
+	steps := map[track.Mode]int{track.Diff: 100_000, track.Stores: 1000, track.Homed: 500} // some tenths of a second
+	for mode, steps := range steps {
+		t.Run(mode.String(), func(t *testing.T) { testTrackingMoves(t, mode, steps) })
+	}
+}
+
+func testTrackingMoves(t *testing.T, mode track.Mode, steps int) {
+	out := newSerialLog()
+	m := newMachine(t, Config{CPUs: 2, SerialOut: out, Boot: BootFiles{
+		Kernel: "builtin:lines", Cmdline: fmt.Sprintf("vcpus=2 pages=32 steps=%d track=%s", steps, mode),
+	}})
+	if err := m.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	out.waitFor(t, 0, "lines ready")
+	for round := 1; round <= 3; round++ {
+		if err := m.Feed(t.Context(), []byte("g")); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			awaitLinesStep(t, m, uint64(round))
+			if err := m.Pause(); err != nil {
+				t.Fatal(err)
+			}
+			next := cloneMachineWith(t, m, Config{SerialOut: out})
+			m.HandOver()
+			m = next
+			if err := m.Resume(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out.waitFor(t, 0, fmt.Sprintf("track mode=%s round=%d ", mode, round))
+	}
+	m.Stop()
+	for _, line := range strings.Split(out.String(), "\n") {
+		for _, count := range []string{"missing=", "mismatches=", "extra="} {
+			wrong := strings.Contains(line, count) && !strings.Contains(line, count+"0")
+			if wrong && (count != "extra=" || mode != track.Diff) {
+				t.Errorf("after a move: %s", line)
+			}
+		}
+	}
+}
+
+// awaitLinesStep returns when a vCPU has made a step, or so many rounds are over.
+func awaitLinesStep(t *testing.T, m *Machine, rounds uint64) {
+	t.Helper()
+	var first *linescheck.State
+	for {
+		now, err := linescheck.Read(m.Memory())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = now
+		}
+		for i, v := range now.VCPUs {
+			if v.Done != first.VCPUs[i].Done || now.Rounds >= rounds {
+				return
+			}
+		}
+		runtime.Gosched()
 	}
 }
