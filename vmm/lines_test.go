@@ -3,6 +3,7 @@ package vmm
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 
@@ -14,9 +15,15 @@ import (
 func TestLines(t *testing.T) {
 	all := linescheck.Scalar | linescheck.String | linescheck.SSE | linescheck.Atomic | linescheck.Load |
 		linescheck.AVX | linescheck.EVEX | linescheck.Atomic16
+	if os.Getenv("FINELINE_TIER") == "svm" {
+		t.Log("without AVX and EVEX: in a guest of QEMU's emulated SVM they raise #UD, though XSETBV took them")
+		all &^= linescheck.AVX | linescheck.EVEX
+	}
 	kinds := []linescheck.Kinds{all}
 	for k := linescheck.Kinds(1); k <= all; k <<= 1 {
-		kinds = append(kinds, k)
+		if k&all != 0 {
+			kinds = append(kinds, k)
+		}
 	}
 	for _, k := range kinds {
 		for vcpus := 1; vcpus <= 2; vcpus++ {
@@ -36,12 +43,23 @@ func testLines(t *testing.T, vcpus int, cmdline string) {
 		t.Fatal(err)
 	}
 	defer m.Stop()
-	if said := out.waitFor(t, 0, "\n"); strings.Contains(said, "lines without") {
-		if said = out.waitFor(t, len(said), "\n"); strings.Contains(said, "none is left") {
-			t.Skip(said)
-		}
+	read := 0
+	next := func() string { // a line at a time, so that a fault's is seen and not waited past
+		line, _, _ := strings.Cut(out.waitFor(t, read, "\n")[read:], "\n")
+		read += len(line) + 1
+		return line
 	}
-	out.waitFor(t, 0, "lines ready")
+	said := next()
+	if strings.HasPrefix(said, "lines without ") {
+		t.Log(said)
+		said = next()
+	}
+	if strings.Contains(said, "kinds: none is left") {
+		t.Skip(said)
+	}
+	if !strings.HasPrefix(said, "lines ready ") {
+		t.Fatalf("said %q", out)
+	}
 	state, err := linescheck.Read(m.Memory())
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +73,10 @@ func testLines(t *testing.T, vcpus int, cmdline string) {
 			t.Fatal(err)
 		}
 		stored, _ := model.Round()
-		out.waitFor(t, 0, fmt.Sprintf("lines round=%d stored=%d mismatches=0\n", round, stored.Count()))
+		want := fmt.Sprintf("lines round=%d stored=%d mismatches=0", round, stored.Count())
+		if said := next(); said != want {
+			t.Fatalf("said %q, want %q", out, want)
+		}
 		if err := model.Check(m.Memory()); err != nil {
 			t.Fatal(err)
 		}
