@@ -89,8 +89,8 @@ func (m *Machine) Description() ([]byte, error) {
 
 // NewFromDescription builds a machine of the shape that sealed describes, or
 // refuses with ErrIncompatible and the reason: whatever can be known to fail at Restore,
-// when the guest stands still, is refused here. Of local, Accept has a say and SerialOut
-// is used; the rest is the source's. The machine waits for Restore.
+// when the guest stands still, is refused here. Of local, Accept has a say, and SerialOut
+// and what lines are compared with are used; the rest is the source's. The machine waits for Restore.
 func NewFromDescription(sealed []byte, local Config) (*Machine, error) {
 	var d description
 	if err := open(sealed, &d); err != nil {
@@ -155,6 +155,7 @@ func (d *description) config(local Config) (Config, error) {
 	cfg := Config{
 		CPUs: d.CPUs, MemoryBytes: sizeBytes, HugePages: d.HugePages, DirtyRing: d.DirtyRing,
 		NoReboot: d.NoReboot, CPUModel: d.CPUModel, Boot: d.Boot, SerialOut: local.SerialOut,
+		LineBaseline: local.LineBaseline, LineBudgetBytes: local.LineBudgetBytes,
 	}
 	if err := cfg.Validate(); err != nil {
 		return Config{}, fmt.Errorf("%w: %w", ErrIncompatible, err)

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/fineline-vmm/fineline/coherence/track"
 	"github.com/fineline-vmm/fineline/devices/socket"
 	"github.com/fineline-vmm/fineline/vmm"
 	"github.com/fineline-vmm/fineline/vmm/api"
@@ -28,6 +29,8 @@ type runFlags struct {
 	hugePages               bool
 	cpu                     string
 	dirty                   string
+	lineBaseline            string
+	lineBudget              sizeBytes
 	serial                  string
 	apiPath                 string
 	id                      string
@@ -40,6 +43,9 @@ const (
 	defaultCPUs   = 1
 	defaultMemory = 256 << 20
 )
+
+// lineBaselines are the values of --line-baseline.
+var lineBaselines = map[string]track.Baseline{"hash": track.Hash, "twin": track.Twin, "none": track.None}
 
 func newRunCommand() *cobra.Command {
 	f := &runFlags{}
@@ -66,6 +72,8 @@ On a terminal, Ctrl-A x ends the run; Ctrl-C too, as long as no guest is here.`,
 	fl.BoolVar(&f.hugePages, "huge-pages", false, "back guest memory with huge pages of 2 MiB")
 	fl.StringVar(&f.cpu, "cpu", string(vmm.CPUHost), "CPU model: host, or baseline (x86-64-v2) for moves between unlike hosts")
 	fl.StringVar(&f.dirty, "dirty", "log", "how KVM reports dirty pages: log or ring")
+	fl.StringVar(&f.lineBaseline, "line-baseline", "hash", "what tracking by the line compares pages with: hash (an eighth of the tracked memory), twin (a copy) or none")
+	fl.Var(&f.lineBudget, "line-budget", "most memory for that, for example 64M; pages beyond it are reported whole (default: as much as it takes)")
 	fl.StringVar(&f.serial, "serial", "stdio", "serial port: stdio, file:PATH, unix:PATH or none")
 	fl.StringVar(&f.apiPath, "api", "", "serve the control API on this Unix socket")
 	fl.StringVar(&f.apiPath, "api-sock", "", "the same as --api, for Firecracker's clients")
@@ -84,7 +92,12 @@ func (f *runFlags) config(changed func(string) bool) (vmm.Config, error) {
 		CPUModel: vmm.CPUModel(f.cpu), NoReboot: f.noReboot, DirtyRing: f.dirty == "ring",
 		Boot: vmm.BootFiles{Kernel: f.kernel, Initrd: f.initrd, Cmdline: f.cmdline},
 	}
+	var known bool
+	cfg.LineBudgetBytes = uint64(f.lineBudget)
+	cfg.LineBaseline, known = lineBaselines[f.lineBaseline]
 	switch {
+	case !known:
+		return cfg, fmt.Errorf("--line-baseline %q: choose hash, twin or none", f.lineBaseline)
 	case f.dirty != "log" && f.dirty != "ring":
 		return cfg, fmt.Errorf("--dirty %q: choose log or ring", f.dirty)
 	case f.kernel == "" && f.incoming == "" && f.apiPath == "":

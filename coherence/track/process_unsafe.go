@@ -30,15 +30,17 @@ const (
 	pageIsWritten  = 1 << 1
 )
 
-type uffdAPIArg struct{ api, features, ioctls uint64 }
+// The fields that are not used here are _.
 
-type uffdRegisterArg struct{ start, len, mode, ioctls uint64 }
+type uffdAPIArg struct{ api, features, _ uint64 }
+
+type uffdRegisterArg struct{ start, len, mode, _ uint64 }
 
 type uffdRange struct{ start, len uint64 }
 
 type scanArg struct {
-	size, flags, start, end, walkEnd, vec, vecLen, maxPages uint64
-	inverted, mask, anyOf, returned                         uint64
+	size, flags, start, end, walkEnd, vec, vecLen, _ uint64
+	_, mask, _, returned                             uint64
 }
 
 type pageRegion struct{ start, end, categories uint64 }
