@@ -168,7 +168,7 @@ func TestOracle(t *testing.T) {
 		if kind == "atomic" {
 			vcpus = 2
 		}
-		cmdline := fmt.Sprintf("seed=%d vcpus=%d pages=%d steps=%d kinds=%s", seed, vcpus, 2+seed>>8%30, 1+seed>>16%500, kind)
+		cmdline := fmt.Sprintf("seed=%d vcpus=%d pages=%d steps=%d kinds=%s", seed, vcpus, 2+seed>>8%30, 1+seed>>16%uint64(repeats(500)), kind)
 		t.Run(fmt.Sprint(modes, cmdline), func(t *testing.T) { testOracle(t, modes, vcpus, cmdline) })
 	}
 }
@@ -200,7 +200,7 @@ func testOracle(t *testing.T, modes []track.Mode, vcpus int, cmdline string) {
 func TestTrackingMoves(t *testing.T) {
 	steps := map[track.Mode]int{track.Diff: 100_000, track.Stores: 1000, track.Homed: 500} // some tenths of a second
 	for mode, steps := range steps {
-		t.Run(mode.String(), func(t *testing.T) { testTrackingMoves(t, mode, steps) })
+		t.Run(mode.String(), func(t *testing.T) { testTrackingMoves(t, mode, repeats(steps)) })
 	}
 }
 
