@@ -427,7 +427,7 @@ func (m *Machine) finish(o Outcome) {
 		return
 	}
 	m.park()
-	m.board.resume() // a paused console still owes its last bytes
+	m.board.serial.Resume() // a paused console still owes its last bytes
 	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
 	if err := m.board.serial.Flush(ctx); err != nil {

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fineline-vmm/fineline/coherence/track"
 	"github.com/fineline-vmm/fineline/images/dirtycheck"
@@ -260,5 +261,21 @@ func awaitLinesStep(t *testing.T, m *Machine, rounds uint64) {
 			}
 		}
 		runtime.Gosched()
+	}
+}
+
+// A machine that is closed while its stores exit leaves no goroutine that takes turns.
+func TestCloseWhileTracked(t *testing.T) {
+	before := runtime.NumGoroutine()
+	for _, mode := range []track.Mode{track.Diff, track.Stores, track.Homed} {
+		t.Run(mode.String(), func(t *testing.T) { // at its end the machine is closed
+			m, _ := dirtyMachine(t, 2, "pages=16 rate=0", false)
+			tracked(t, m, mode, region(t, m))
+		})
+	}
+	for deadline := time.Now().Add(testDeadline); runtime.NumGoroutine() > before; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package track
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -316,10 +317,10 @@ func (e *Engine) see() error {
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.mem.Observe(nil)
 	for _, c := range e.contexts {
 		c.armed, c.closed = false, true
 	}
 	e.contexts, e.unseen = nil, nil
-	return e.end()
+	e.exact.leave()
+	return errors.Join(e.setAccess(), e.end())
 }

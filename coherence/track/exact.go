@@ -108,6 +108,13 @@ func (x *exact) enter(c *Context) error {
 	return x.home(c)
 }
 
+// leave tells nobody any more.
+func (x *exact) leave() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.armed, x.device = nil, nil
+}
+
 // disarmExact ends it, and returns err or why it could not. What is in the caches is harvested.
 // Preconditions: Engine.mu held.
 func (e *Engine) disarmExact(c *Context, err error) error {
