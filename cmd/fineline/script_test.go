@@ -36,6 +36,7 @@ func TestScripts(t *testing.T) {
 			"refused":    cmdRefused,
 			"builtin":    cmdBuiltin,
 			"await":      cmdAwait,
+			"await-text": cmdAwaitText,
 			"clean":      cmdClean,
 			"stale":      cmdStale,
 			"race":       cmdRace,
@@ -113,6 +114,20 @@ func cmdAwait(ts *testscript.TestScript, _ bool, args []string) {
 		case <-tick.C:
 		case <-ctx.Done():
 			ts.Fatalf("%s: %+v, %v; want %s", args[0], info, err, args[1])
+		}
+	}
+}
+
+// cmdAwaitText waits until a file, written by a program in the background, has a line that matches: await-text FILE PATTERN.
+func cmdAwaitText(ts *testscript.TestScript, _ bool, args []string) {
+	pattern := regexp.MustCompile(args[1])
+	for deadline := time.Now().Add(hangGuard); ; time.Sleep(pollInterval) {
+		text, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && pattern.Match(text) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("nothing in %s matches %q: %v\n%s", args[0], args[1], err, text)
 		}
 	}
 }
