@@ -103,10 +103,13 @@ func (c *Context) change(next ranges) error {
 	if !c.armed || err != nil {
 		return err
 	}
-	if c.opts.Mode == Diff {
+	switch {
+	case c.opts.Mode != Diff:
+		return e.setAccess()
+	case len(before.minus(next)) > 0:
 		return e.end()
 	}
-	return e.setAccess()
+	return nil
 }
 
 // Arm implements Tracker; what was found before and not harvested is forgotten. An armed

@@ -142,19 +142,28 @@ func (e *Engine) begin(rs ranges, count bool) error {
 	added := e.mem.NewPageSet()
 	rs.addTo(added)
 	added.Subtract(e.compared)
-	data, err := e.mem.DataPages() // after the page log was started, so that what it misses is logged
+	data, err := e.dataOf(added) // after the page log was started, so that what it misses is logged
 	if err != nil {
 		return e.unwatchPages(err)
 	}
 	for _, key := range rs.chunkKeys() {
 		chunk := e.base.reserve(key, count)
 		if count && e.base.canPromote(chunk) {
-			e.promote(key, chunk, data)
+			e.promote(key, chunk)
 		}
 	}
 	e.takeBaseline(added, data)
 	e.compared.Union(added)
 	return nil
+}
+
+// dataOf returns a set that has those of pages that may hold data. Few pages are taken to have: a guest
+// registers a long list in pieces, and to find all data takes longer than to touch some that have none.
+func (e *Engine) dataOf(pages *memory.PageSet) (*memory.PageSet, error) {
+	if pages.Len() < chunkPages {
+		return pages, nil
+	}
+	return e.mem.DataPages()
 }
 
 // watchPages has the page log running and its reports up to now told. Preconditions: e.mu held.
@@ -199,13 +208,13 @@ func (e *Engine) takeBaseline(pages, data *memory.PageSet) {
 
 // promote turns the hashes of a chunk into a twin. What changed since the hashes were taken is
 // found by hashing the twin, so that the twin is of the bytes that were judged. Preconditions: e.mu held.
-func (e *Engine) promote(key uint64, chunk *baselineChunk, data *memory.PageSet) {
+func (e *Engine) promote(key uint64, chunk *baselineChunk) {
 	e.base.usedBytes += twinChunkBytes - chunk.sizeBytes()
 	sums := chunk.sums
 	chunk.twin, chunk.sums = make([]byte, twinChunkBytes), nil
 	for i := range uint64(chunkPages) {
 		gpa := memory.GPA(key*chunkBytes + i*memory.PageSize)
-		if !data.Has(gpa) || !e.compared.Has(gpa) {
+		if !e.compared.Has(gpa) {
 			continue
 		}
 		e.compare(gpa)
