@@ -25,19 +25,20 @@ const (
 // package and all below it, and the longest prefix that fits holds. The house's dependencies
 // point one way: cmd -> vmm, migration -> devices -> coherence -> memory.
 var layers = map[string][]string{
-	"cmd":       {"cmd", "vmm", "migration", "devices", "coherence", "memory", "images", "guest"},
-	"vmm":       {"vmm", "devices", "coherence", "memory", "images"}, // images: the built-in guests
-	"vmm/kvm":   {"vmm/kvm", "memory"},
-	"vmm/boot":  {"vmm/boot", "memory"},
-	"vmm/acpi":  {"vmm/acpi", "devices", "memory"}, // devices: the ports that tables name
-	"vmm/api":   {"vmm/api", "devices/socket"},
-	"migration": {"migration", "devices", "coherence", "memory"},
-	"devices":   {"devices", "coherence", "memory"},
-	"coherence": {"coherence", "memory"},
-	"memory":    {"memory"},
-	"docs":      {},
-	"guest":     {"guest", "images"},
-	"images":    {"images", "memory"}, // memory: what checks a guest from outside reads it
+	"cmd":        {"cmd", "vmm", "migration", "devices", "coherence", "memory", "images", "guest"},
+	"vmm":        {"vmm", "devices", "coherence", "memory", "images"}, // images: the built-in guests
+	"vmm/kvm":    {"vmm/kvm", "memory"},
+	"vmm/boot":   {"vmm/boot", "memory"},
+	"vmm/vector": {"vmm/vector", "vmm/kvm", "memory"},
+	"vmm/acpi":   {"vmm/acpi", "devices", "memory"}, // devices: the ports that tables name
+	"vmm/api":    {"vmm/api", "devices/socket"},
+	"migration":  {"migration", "devices", "coherence", "memory"},
+	"devices":    {"devices", "coherence", "memory"},
+	"coherence":  {"coherence", "memory"},
+	"memory":     {"memory"},
+	"docs":       {},
+	"guest":      {"guest", "images"},
+	"images":     {"images", "memory"}, // memory: what checks a guest from outside reads it
 }
 
 // goFile is a parsed Go file of the module.

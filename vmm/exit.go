@@ -48,13 +48,16 @@ type peripherals struct {
 	pio, mmio *devices.Bus
 	wish      *wish
 	cpu       int
+	mem       *memory.Guest
 	ram       guestRAM
 }
 
-// guestRAM does the accesses to RAM that exit because stores or lines are watched there; it
-// reports false for what is not RAM.
+// guestRAM does the accesses to RAM that exit because stores or lines are watched there.
 type guestRAM interface {
+	// Access reports false for what is not RAM.
 	Access(cpu int, gpa memory.GPA, data []byte, write bool) bool
+	// Blind gives pages back to the guest whose accesses nobody can do; false: none of them exits.
+	Blind(pages []memory.GPA) (bool, error)
 }
 
 // handleExit answers one exit. It is the only place where exits are told apart,

@@ -162,7 +162,7 @@ func build(cfg Config, seen *description) (_ *Machine, err error) {
 
 func (m *Machine) createVCPUs() error {
 	for id := range m.cfg.CPUs {
-		p := &peripherals{pio: m.board.pio, mmio: m.board.mmio, wish: &m.wish, cpu: id, ram: m.lines}
+		p := &peripherals{pio: m.board.pio, mmio: m.board.mmio, wish: &m.wish, cpu: id, mem: m.mem, ram: m.lines}
 		c, err := newVCPU(m.vm, id, p, m.post)
 		if err != nil {
 			return err

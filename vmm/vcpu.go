@@ -126,6 +126,9 @@ func (c *vcpu) runGuest() {
 // handle answers one exit and reports whether the guest may be entered again.
 func (c *vcpu) handle(e *kvm.Exit) bool {
 	n, code, err := handleExit(e, c.p)
+	if errors.Is(err, ErrEmulation) {
+		n, code, err = c.emulate(e, err)
+	}
 	switch {
 	case err != nil:
 		c.stopSelf(event{err: c.describe(err)})

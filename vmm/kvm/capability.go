@@ -62,6 +62,7 @@ var capabilities = []capability{
 	{gokvm.CapManualDirtyLogProtect2, "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2", 1, true, "dirty log read and re-armed in two steps", newerKernel},
 	{gokvm.CapExceptionPayload, "KVM_CAP_EXCEPTION_PAYLOAD", 1, false, "a pending fault is saved with its CR2 or DR6 not yet written", "optional; Linux 4.20 or newer has it"},
 	{capTripleFaultEvent, "KVM_CAP_X86_TRIPLE_FAULT_EVENT", 1, false, "a pending triple fault is saved", optionalSince},
+	{gokvm.CapExitOnEmulationFailure, "KVM_CAP_EXIT_ON_EMULATION_FAILURE", 1, false, "an instruction of the guest's programs that KVM can't emulate is an exit, not a fault in the guest", "optional; Linux 5.14 or newer has it"},
 	{capDirtyLogRingAcqRel, "KVM_CAP_DIRTY_LOG_RING_ACQ_REL", 1, false, "dirty pages in rings, one a vCPU (largest size in bytes); else the dirty log", optionalSince},
 	{gokvm.CapTSCControl, "KVM_CAP_TSC_CONTROL", 1, false, "guest TSC at another frequency than the host's: migration between hosts of unlike clocks", "optional; needs TSC scaling in the CPU"},
 }

@@ -32,11 +32,12 @@ type VMOptions struct {
 // are safe for concurrent use, but for Close and, unless said otherwise, for
 // those that need paused vCPUs.
 type VM struct {
-	sys        *System
-	fd         int
-	xsaveBytes int
-	savedMSRs  []uint32   // what State reads, found once: State is part of downtime
-	ring       *dirtyRing // nil: dirty log
+	sys          *System
+	fd           int
+	xsaveBytes   int
+	xsaveOffsets xsaveOffsets
+	savedMSRs    []uint32   // what State reads, found once: State is part of downtime
+	ring         *dirtyRing // nil: dirty log
 
 	// slotsMu is held while slots are missing (RemapMemory, SetAccess) and while their dirty
 	// logs are read, which fails for a slot that is missing. It comes before dirtyRing.mu and mu.
@@ -88,6 +89,9 @@ func (v *VM) setUp(o VMOptions) error {
 	if v.xsaveBytes, err = ioctl(v.fd, reqCheckExtension, uintptr(gokvm.CapXSave2)); err != nil {
 		return err
 	}
+	if v.xsaveOffsets, err = v.sys.xsaveOffsets(); err != nil {
+		return err
+	}
 	listed, err := v.sys.MSRIndices()
 	if err != nil {
 		return err
@@ -120,9 +124,10 @@ func (v *VM) createDevices() error {
 }
 
 // enableEvents makes saved events exact: a fault that is pending keeps its CR2 or
-// DR6 apart, and a pending triple fault is part of the state.
+// DR6 apart, and a pending triple fault is part of the state. And an instruction that KVM
+// can't emulate always ends Run: else it becomes an invalid-opcode exception at CPL 3.
 func (v *VM) enableEvents() error {
-	for _, c := range []gokvm.Capability{gokvm.CapExceptionPayload, capTripleFaultEvent} {
+	for _, c := range []gokvm.Capability{gokvm.CapExceptionPayload, capTripleFaultEvent, gokvm.CapExitOnEmulationFailure} {
 		if v.sys.capability(c) == 0 {
 			continue
 		}
