@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"testing"
 
+	gokvm "github.com/bobuhiro11/gokvm/kvm"
 	"golang.org/x/sys/unix"
 )
 
@@ -128,21 +129,28 @@ func TestShutdownExit(t *testing.T) {
 	}
 }
 
-// An instruction that KVM can't emulate: its bytes are in the exit.
+// An instruction that KVM can't emulate, at any CPL: its bytes are in the exit.
 func TestInternalErrorExit(t *testing.T) {
-	m := newTestVM(t, VMOptions{}, 1)
-	// SSSE3 with a memory operand, which KVM's emulator does not know. (Nor does it know
-	// VEX, but nested guests in QEMU 7.2 have no AVX.)
-	insn := []byte{0x66, 0x0f, 0x38, 0x00, 0x03}            // pshufb (%rbx),%xmm0
-	m.load(cat([]byte{0xbb, 0x00, 0x00, 0x00, 0x20}, insn)) // mov $0x20000000,%ebx
-	m.enter(m.cpus[0], 0)                                   // at CPL 3 hardware KVM gives the guest an invalid-opcode exception
-	e := m.next(m.cpus[0])
-	t.Log(e)
-	if e.Reason != ExitInternalError || e.InternalSuberror != InternalEmulation {
-		t.Fatalf("%v, want an emulation failure", e)
-	}
-	if got := e.Instruction(); !bytes.HasPrefix(got, insn) {
-		t.Errorf("instruction bytes % x, want % x at their start", got, insn)
+	for _, level := range cpls {
+		t.Run(level.name, func(t *testing.T) {
+			m := newTestVM(t, VMOptions{}, 1)
+			if level.cpl == 3 && m.sys.capability(gokvm.CapExitOnEmulationFailure) == 0 {
+				t.Skip("without KVM_CAP_EXIT_ON_EMULATION_FAILURE this is an exception in the guest")
+			}
+			// SSSE3 with a memory operand, which KVM's emulator does not know. (Nor does it know
+			// VEX, but nested guests in QEMU 7.2 have no AVX.)
+			insn := []byte{0x66, 0x0f, 0x38, 0x00, 0x03}            // pshufb (%rbx),%xmm0
+			m.load(cat([]byte{0xbb, 0x00, 0x00, 0x00, 0x20}, insn)) // mov $0x20000000,%ebx
+			m.enter(m.cpus[0], level.cpl)
+			e := m.next(m.cpus[0])
+			t.Log(e)
+			if e.Reason != ExitInternalError || e.InternalSuberror != InternalEmulation {
+				t.Fatalf("%v, want an emulation failure", e)
+			}
+			if got := e.Instruction(); !bytes.HasPrefix(got, insn) {
+				t.Errorf("instruction bytes % x, want % x at their start", got, insn)
+			}
+		})
 	}
 }
 

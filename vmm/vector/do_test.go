@@ -187,6 +187,7 @@ func TestUnknownNamesItsPages(t *testing.T) {
 		{"no operand", []byte{0xc5, 0xf8, 0x77}, 0x3000, nil},
 		{"no code", nil, 0x3000, []memory.GPA{fakeRIP}},
 		{"vpgatherqq (%rax,%zmm1,8),%zmm0{%k1}", []byte{0x62, 0xf2, 0xfd, 0x49, 0x91, 0x04, 0xc8}, 0x3000, []memory.GPA{0x3000, 0x5000}},
+		{"a gather longer than vectors are", []byte{0x62, 0xf2, 0x7d, 0x69, 0x90, 0x04, 0x20}, 0x3000, []memory.GPA{0x3000}},
 	} {
 		c := newFakeCPU()
 		c.regs.GPR[0] = tt.rax

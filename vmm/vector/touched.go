@@ -57,7 +57,8 @@ func (in *instruction) touched(regs *registers, img *image) (all []extent) {
 func (in *instruction) gathers() bool {
 	gather := in.opcode >= 0x90 && in.opcode <= 0x93
 	scatter := in.opcode >= 0xa0 && in.opcode <= 0xa3 && in.enc == evex
-	return in.enc != legacy && in.opmap == 2 && in.prefix == 0x66 && in.memory.Index >= 0 && (gather || scatter)
+	valid := in.enc != legacy && in.vectorBytes() <= maxVectorBytes && in.memory.Index >= 0
+	return valid && in.opmap == 2 && in.prefix == 0x66 && (gather || scatter)
 }
 
 // elements returns all elements of a gather or scatter, masked or not.
