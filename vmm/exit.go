@@ -19,6 +19,7 @@ const (
 	reset                // the guest asked for a reset
 	debugEnd             // the guest ended the run through isa-debug-exit
 	ringFull             // the vCPU's dirty ring must be harvested first
+	leave                // the vCPU is held: park before the guest is entered again
 )
 
 // Reasons for which a guest's run ends as a failure.

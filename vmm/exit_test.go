@@ -121,3 +121,4 @@ func TestHandleExitWish(t *testing.T) {
 type noRAM struct{}
 
 func (noRAM) Access(int, memory.GPA, []byte, bool) bool { return false }
+func (noRAM) Blind([]memory.GPA) (bool, error)          { return false, nil }

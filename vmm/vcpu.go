@@ -135,6 +135,8 @@ func (c *vcpu) handle(e *kvm.Exit) bool {
 		return false
 	case n == goOn:
 		return true
+	case n == leave:
+		return false
 	case n == ringFull:
 		if err := c.kvm.HarvestRing(); err != nil {
 			c.stopSelf(event{err: fmt.Errorf("vCPU %d: %w", c.id, err)})
