@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
 	"testing"
@@ -292,6 +293,9 @@ func (x *trial) aim(r *rand.Rand) bool {
 func (g *guest) trials(r *rand.Rand) (all []trial) {
 	everySample(r, 12, nil, func(s sample) {
 		has := map[encoding]bool{legacy: true, vex: g.xcr0>>componentAVX&1 != 0, evex: g.xcr0>>componentHiZMM&1 != 0}
+		if s.row.lengths == 0 && s.vectorLength != 0 && os.Getenv("FINELINE_TIER") == "svm" {
+			return // QEMU 7.2 does not clear bits 128 to 255 in vmovss and vmovsd with VEX.L, as CPUs do
+		}
 		if x := (trial{sample: s}); has[s.enc] && x.aim(r) {
 			all = append(all, x)
 		}
