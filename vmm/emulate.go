@@ -4,10 +4,17 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/vmm/kvm"
 	"github.com/fineline-vmm/fineline/vmm/vector"
 )
+
+// mayRetry is how often a vCPU may come back to an instruction that nobody can emulate without any page
+// having been given back for it: another vCPU may just have had the same page given back, or
+// unmapped it, or nobody tracks any more. Then the guest does it natively at the next try.
+const mayRetry = 3
 
 // emulate answers an exit for an instruction that KVM's emulator does not know; failed is how
 // handleExit judged it. What is not known here either the guest does itself: the pages that
@@ -17,26 +24,44 @@ func (c *vcpu) emulate(e *kvm.Exit, failed error) (next, uint32, error) {
 		return goOn, 0, failed
 	}
 	err := vector.Do(c.kvm, e.Instruction(), c.p.mem, c.p.access)
-	if unknown := (*vector.UnknownError)(nil); errors.As(err, &unknown) {
-		c.hold()
-		go c.giveBack(unknown.Pages, c.describe(fmt.Errorf("%w: %w", failed, err)))
-		return leave, 0, nil
+	if err == nil {
+		n, code := c.p.wish.get()
+		return n, code, nil
 	}
-	if err != nil {
-		return goOn, 0, fmt.Errorf("%w: %w", failed, err)
+	failed = fmt.Errorf("%w: %w", failed, err)
+	unknown := (*vector.UnknownError)(nil)
+	switch {
+	case !errors.As(err, &unknown):
+		return goOn, 0, failed
+	case c.unserved >= mayRetry:
+		return goOn, 0, c.refuse(failed)
 	}
-	n, code := c.p.wish.get()
-	return n, code, nil
+	c.hold()
+	go c.giveBack(unknown.Pages, failed)
+	return leave, 0, nil
 }
 
-// giveBack runs beside the vCPU, which is held: slots change only while no vCPU is in the guest. When none of the
-// pages was watched, failed is what ends the run.
+// giveBack runs beside the vCPU, which is held: slots change only while no vCPU is in the guest.
 func (c *vcpu) giveBack(pages []memory.GPA, failed error) {
 	given, err := c.p.ram.Blind(pages)
-	if err != nil || !given {
-		c.stopSelf(event{err: errors.Join(failed, err)})
+	if err != nil {
+		c.stopSelf(event{err: fmt.Errorf("vCPU %d: %w", c.id, errors.Join(failed, err))})
+	}
+	if !given {
+		c.unserved++
 	}
 	c.unhold()
+}
+
+// refuse is for an instruction on what is not RAM, a device's registers say. A program of the guest gets the
+// exception that KVM gives it where the exit is not enabled; a kernel cannot go on.
+func (c *vcpu) refuse(failed error) error {
+	sregs, err := c.kvm.Sregs()
+	if err != nil || sregs.SS.DPL != 3 {
+		return errors.Join(failed, err)
+	}
+	c.complain.Do(func() { logrus.Warnf("%v; the guest's program gets an invalid-opcode exception", c.describe(failed)) })
+	return c.kvm.RaiseInvalidOpcode()
 }
 
 // access reads or writes guest-physical memory for the guest: RAM, or a device in

@@ -199,7 +199,7 @@ func testOracle(t *testing.T, modes []track.Mode, vcpus int, cmdline string) {
 // missing.
 func TestOracleBlind(t *testing.T) {
 	for _, mode := range []track.Mode{track.Stores, track.Homed} {
-		m, out, model, region := linesMachine(t, 1, "pages=16 steps=100 kinds=scalar,atomic16")
+		m, out, model, region := linesMachine(t, 2, "vcpus=2 pages=16 steps=100 kinds=scalar,atomic16")
 		c := tracked(t, m, mode, region)
 		for round := 1; round <= 3; round++ {
 			stored, _ := playRound(t, m, out, model, round)

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
@@ -27,6 +29,11 @@ type vcpu struct {
 	// post reports an exit that concerns the whole machine; it must not block.
 	post func(event)
 
+	// unserved counts exits in a row for an instruction that nobody can emulate; see emulate. The thread's,
+	// or that of the goroutine for which it is held.
+	unserved int
+	complain rate.Sometimes
+
 	mu   sync.Mutex
 	cond *sync.Cond // signalled on every change of the fields below
 	want runState
@@ -39,7 +46,7 @@ type vcpu struct {
 
 // newVCPU starts the thread and creates the KVM vCPU on it, parked.
 func newVCPU(vm *kvm.VM, id int, p *peripherals, post func(event)) (*vcpu, error) {
-	c := &vcpu{id: id, p: p, post: post, want: parked, is: running}
+	c := &vcpu{id: id, p: p, post: post, want: parked, is: running, complain: rate.Sometimes{First: 3, Interval: time.Second}}
 	c.cond = sync.NewCond(&c.mu)
 	created := make(chan error)
 	go func() {
@@ -128,6 +135,8 @@ func (c *vcpu) handle(e *kvm.Exit) bool {
 	n, code, err := handleExit(e, c.p)
 	if errors.Is(err, ErrEmulation) {
 		n, code, err = c.emulate(e, err)
+	} else {
+		c.unserved = 0
 	}
 	switch {
 	case err != nil:

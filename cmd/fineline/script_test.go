@@ -121,12 +121,16 @@ func cmdAwait(ts *testscript.TestScript, _ bool, args []string) {
 // cmdAwaitText waits until a file, written by a program in the background, has a line that matches: await-text FILE PATTERN.
 func cmdAwaitText(ts *testscript.TestScript, _ bool, args []string) {
 	pattern := regexp.MustCompile(args[1])
-	for deadline := time.Now().Add(hangGuard); ; time.Sleep(pollInterval) {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for deadline := time.After(hangGuard); ; {
 		text, err := os.ReadFile(ts.MkAbs(args[0]))
 		if err == nil && pattern.Match(text) {
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-tick.C:
+		case <-deadline:
 			ts.Fatalf("nothing in %s matches %q: %v\n%s", args[0], args[1], err, text)
 		}
 	}

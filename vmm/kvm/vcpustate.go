@@ -186,6 +186,18 @@ func (c *VCPU) saveEvents(s *VCPUState) error {
 	return named("KVM_GET_VCPU_EVENTS", err)
 }
 
+// RaiseInvalidOpcode gives the guest an invalid-opcode exception (#UD) at its next instruction. It belongs to the
+// thread that calls Run.
+func (c *VCPU) RaiseInvalidOpcode() error {
+	const invalidOpcode = 6
+	var s VCPUState
+	if err := c.saveEvents(&s); err != nil {
+		return err
+	}
+	s.Events.E = gokvm.Exception{Inject: 1, Nr: invalidOpcode}
+	return c.restoreEvents(&s)
+}
+
 func (c *VCPU) restoreEvents(s *VCPUState) error {
 	c.scratch.events = s.Events
 	return named("KVM_SET_VCPU_EVENTS", gokvm.SetVCPUEvents(uintptr(c.fd), &c.scratch.events))
