@@ -192,6 +192,23 @@ func TestHarvestUnsnooped(t *testing.T) {
 	g.want("snooped", c, lines{0: 1 << 2})
 }
 
+// A context that is armed later does not see what was stored before, though it is pending in a cache for
+// another one, which sees it.
+func TestOverlap(t *testing.T) {
+	for _, mode := range []Mode{Diff, Stores, Homed} {
+		g := newTestGuest(t, Options{})
+		one := g.context(ContextOptions{Mode: mode}, Range{0, 2 * memory.PageSize})
+		must(t, one.Arm())
+		g.store(0, 0x1000, []byte{1})
+		two := g.context(ContextOptions{Mode: mode}, Range{0x1000, memory.PageSize})
+		must(t, two.Arm())
+		g.want(mode.String()+", armed later", two, lines{})
+		g.store(1, 0x1040, []byte{1})
+		g.want(mode.String()+", armed first", one, lines{0x1000: 3})
+		g.want(mode.String()+", armed later", two, lines{0x1000: 2})
+	}
+}
+
 // A page whose accesses cannot be served is the guest's again, and reported as a whole.
 func TestBlind(t *testing.T) {
 	for _, mode := range []Mode{Stores, Homed} {

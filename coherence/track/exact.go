@@ -147,7 +147,12 @@ func (x *exact) home(c *Context) error {
 	}
 	x.next++
 	c.region = x.next
-	return x.device.AddRegion(c.region, lines...)
+	if err := x.device.AddRegion(c.region, lines...); err != nil {
+		return err
+	}
+	// What another context's caches hold was stored before this one was armed: have it home now.
+	_, _, err := x.device.Harvest(c.region, true, 0)
+	return err
 }
 
 // unhome takes what a Homed context's caches hold, and its region away. Preconditions: x.mu held.
