@@ -253,6 +253,9 @@ func (e *Engine) end() error {
 func (e *Engine) Resume() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if !slices.ContainsFunc(e.contexts, func(c *Context) bool { return c.restored }) {
+		return nil // this is on the way of every resume of a machine
+	}
 	watching, diffs := e.watching(), e.mem.NewPageSet()
 	for _, c := range e.contexts {
 		if !c.restored {
