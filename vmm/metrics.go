@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"github.com/fineline-vmm/fineline/coherence/track"
 	"github.com/fineline-vmm/fineline/devices"
 	"github.com/fineline-vmm/fineline/devices/fpga"
 	"github.com/fineline-vmm/fineline/devices/power"
@@ -9,7 +10,7 @@ import (
 )
 
 // Metrics counts what the devices moved and what the guest asked of them in vain, since this
-// process built the machine: a migration starts them anew. Comparable.
+// process built the machine: a migration starts them anew. Lines is how it is now. Comparable.
 type Metrics struct {
 	PortIO devices.BusMetrics `json:"port_io"`
 	MMIO   devices.BusMetrics `json:"mmio"`
@@ -18,6 +19,7 @@ type Metrics struct {
 	Power  power.Metrics      `json:"power"`
 	I8042  power.I8042Metrics `json:"i8042"`
 	FPGA   fpga.Metrics       `json:"fpga"`
+	Lines  track.Metrics      `json:"lines"`
 }
 
 // Metrics reads the counters; the machine may run.
@@ -31,6 +33,7 @@ func (m *Machine) Metrics() Metrics {
 		Power:  b.power.Metrics(),
 		I8042:  b.i8042.Metrics(),
 		FPGA:   b.fpga.Metrics(),
+		Lines:  m.lines.Metrics(),
 	}
 }
 
@@ -39,5 +42,6 @@ func (m *Machine) Metrics() Metrics {
 func (m Metrics) Faults() Metrics {
 	m.Serial.TXBytes, m.Serial.RXBytes = 0, 0
 	m.FPGA = m.FPGA.Faults()
+	m.Lines = track.Metrics{}
 	return m
 }

@@ -23,11 +23,11 @@ const (
 	// clientTimeout outlasts the server's own bound, so that its answer wins.
 	clientTimeout = 2*OperationTimeout + writeTimeout
 	maxReplyBytes = 1 << 20
-	maxLineBytes  = 4 << 20 // of the progress stream: a result names every round
+	maxLineBytes  = 4 << 20 // of a stream: a migration's result names every round
 )
 
-// ErrStreamCut ends a progress stream whose final line did not come: the VMM has gone or shuts down.
-var ErrStreamCut = errors.New("the VMM ended the progress stream before the migration's result")
+// ErrStreamCut ends a stream whose final line did not come: the VMM has gone or shuts down.
+var ErrStreamCut = errors.New("the VMM has gone, or ended the stream before its last line")
 
 // Fault is a request that the VMM refused.
 type Fault struct {
@@ -108,32 +108,44 @@ func (c *Client) ResolveMigration(ctx context.Context, d Decision) error {
 // MigrationEvents yields the latest progress as it changes and ends after the final event. An
 // error, ErrStreamCut among them, comes last.
 func (c *Client) MigrationEvents(ctx context.Context) iter.Seq2[MigrationEvent, error] {
-	return func(yield func(MigrationEvent, error) bool) {
-		resp, err := c.do(ctx, http.MethodGet, pathMigrationEvents, nil)
+	return events(ctx, c, http.MethodGet, pathMigrationEvents, nil, func(ev MigrationEvent) bool { return ev.Final })
+}
+
+// Track yields a window after the other, and the final event. An error, ErrStreamCut among
+// them, comes last.
+func (c *Client) Track(ctx context.Context, r TrackRequest) iter.Seq2[TrackEvent, error] {
+	return events(ctx, c, http.MethodPost, pathTrack, r, func(ev TrackEvent) bool { return ev.Final })
+}
+
+// events reads a stream of JSON lines up to the final one.
+func events[T any](ctx context.Context, c *Client, method, path string, body any, final func(T) bool) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var none T
+		resp, err := c.do(ctx, method, path, body)
 		if err != nil {
-			yield(MigrationEvent{}, err)
+			yield(none, err)
 			return
 		}
 		defer func() { _ = resp.Body.Close() }()
 		lines := bufio.NewScanner(resp.Body)
 		lines.Buffer(nil, maxLineBytes)
 		for lines.Scan() {
-			var ev MigrationEvent
+			var ev T
 			if err := json.Unmarshal(lines.Bytes(), &ev); err != nil {
-				yield(MigrationEvent{}, fmt.Errorf("progress stream: %w", err))
+				yield(none, fmt.Errorf("stream of %s: %w", path, err))
 				return
 			}
-			if !yield(ev, nil) || ev.Final {
+			if !yield(ev, nil) || final(ev) {
 				return
 			}
 		}
 		switch {
 		case ctx.Err() != nil:
-			yield(MigrationEvent{}, ctx.Err())
+			yield(none, ctx.Err())
 		case errors.Is(lines.Err(), bufio.ErrTooLong):
-			yield(MigrationEvent{}, fmt.Errorf("progress stream: %w", lines.Err()))
+			yield(none, fmt.Errorf("stream of %s: %w", path, lines.Err()))
 		default:
-			yield(MigrationEvent{}, ErrStreamCut)
+			yield(none, ErrStreamCut)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// decode reads one flat JSON object with known, distinct keys and nothing after it. It is
+// decode reads one JSON object with known, distinct keys and nothing after it. It is
 // stricter than encoding/json, which takes a repeated key (the last wins), a key in the wrong
 // case and broken UTF-8 in silence: two readers of such a body may see different requests.
 func decode(body []byte, v any) error {
@@ -38,6 +38,17 @@ func checkKeys(body []byte) error {
 	} else if t != json.Delim('{') {
 		return errors.New("it must be an object")
 	}
+	if err := checkObject(d); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows the object")
+	}
+	return nil
+}
+
+// checkObject reads on from an opening brace to the closing one.
+func checkObject(d *json.Decoder) error {
 	seen := map[string]bool{}
 	for d.More() {
 		t, err := d.Token()
@@ -54,18 +65,37 @@ func checkKeys(body []byte) error {
 			return fmt.Errorf("field %q is given twice", key)
 		}
 		seen[key] = true
-		// Every field is a scalar, so a value is one token.
-		if value, err := d.Token(); err != nil {
+		if err := checkValue(d, key); err != nil {
 			return err
-		} else if _, nested := value.(json.Delim); nested {
-			return fmt.Errorf("field %q: no field takes an object or an array", key)
 		}
 	}
-	if _, err := d.Token(); err != nil { // the closing brace
+	_, err := d.Token()
+	return err
+}
+
+// checkValue reads the value of a field: a scalar, or a list of flat objects.
+func checkValue(d *json.Decoder, key string) error {
+	t, err := d.Token()
+	switch {
+	case err != nil:
 		return err
+	case t == json.Delim('{'):
+		return fmt.Errorf("field %q: no field takes an object", key)
+	case t != json.Delim('['):
+		return nil
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("something follows the object")
+	for d.More() {
+		switch t, err := d.Token(); {
+		case err != nil:
+			return err
+		case t == json.Delim('['):
+			return fmt.Errorf("field %q: no list holds a list", key)
+		case t == json.Delim('{'):
+			if err := checkObject(d); err != nil {
+				return err
+			}
+		}
 	}
-	return nil
+	_, err = d.Token()
+	return err
 }

@@ -18,6 +18,7 @@
 //	GET   /fineline/v1/migration/events    JSON lines of MigrationEvent, the last with final true
 //	PUT   /fineline/v1/migration/cancel    204 when the guest is back at the source
 //	PUT   /fineline/v1/migration/resolve   {"decision": "keep"} or {"decision": "discard"}
+//	POST  /fineline/v1/track               TrackRequest; JSON lines of TrackEvent, the last with final true
 //
 // # Layers
 //
@@ -25,7 +26,8 @@
 // which does the work and reports what happens by itself (a guest powers off, a migration
 // ends). Server and Client speak HTTP. The command line's own start and stop go through the
 // Session too, so there is one door. A migration's progress and result are JSON that this
-// package does not read: vmm and migration do not know each other.
+// package does not read: vmm and migration do not know each other. Windows of written lines are types of
+// this package; who makes them from a tracker is the Controller.
 //
 // # Invariants
 //
@@ -35,6 +37,9 @@
 //   - A change that has begun runs to its end though its client hangs up.
 //   - A reader of the progress stream never holds the migration up: it is shown the latest
 //     picture, and the result is kept for whoever comes late.
+//   - A reader of windows of lines holds up nothing but the goroutine of its own request: while a line
+//     is not taken no new one is made, the next window is longer, and after 10 s the stream is cut. What it
+//     cost (a context, baselines) ends with the request, whoever ended it.
 //   - A request costs bounded memory and time: 64 KiB of body, 16 KiB of headers, deadlines on
 //     every read and write. Bodies are read more strictly than encoding/json does.
 //

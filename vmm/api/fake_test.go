@@ -35,6 +35,7 @@ type fakeController struct {
 	entered      chan string                  // gets the name of each change that begins, if not nil
 	onMigrate    func(MigrationRequest) error // nil: the migration goes on until the test ends it
 	onCancel     func() error
+	onTrack      func(TrackRequest) (LineWatch, error) // nil: there is no machine
 	lastDecision Decision
 	lastRequest  MigrationRequest
 }
@@ -81,6 +82,13 @@ func (f *fakeController) Metrics() any {
 		return nil
 	}
 	return map[string]int{"faults": 7}
+}
+
+func (f *fakeController) Track(r TrackRequest) (LineWatch, error) {
+	if f.onTrack == nil {
+		return nil, errors.New("no machine has been started")
+	}
+	return f.onTrack(r)
 }
 
 func (f *fakeController) MachineConfig() MachineConfig {

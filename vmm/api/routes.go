@@ -20,6 +20,7 @@ const (
 	pathVMConfig      = "/vm/config"
 
 	pathMetrics          = "/fineline/v1/metrics"
+	pathTrack            = "/fineline/v1/track"
 	pathStop             = "/fineline/v1/stop"
 	pathMigration        = "/fineline/v1/migration"
 	pathMigrationEvents  = "/fineline/v1/migration/events"

@@ -42,11 +42,17 @@ type Server struct {
 
 	closeOnce sync.Once
 	closing   chan struct{} // ends the streams
+	tracks    chan struct{} // holds a token of each stream of windows
+
+	lineTimeout time.Duration // for a client to take a line of a stream
 }
 
 // NewServer returns a server; Serve makes it answer.
 func NewServer(session *Session, cfg ServerConfig) *Server {
-	s := &Server{cfg: cfg, session: session, closing: make(chan struct{})}
+	s := &Server{
+		cfg: cfg, session: session, closing: make(chan struct{}),
+		tracks: make(chan struct{}, maxTracks), lineTimeout: writeTimeout,
+	}
 	w := &logWriter{cfg.Log}
 	s.http = &http.Server{
 		Handler:           s.Handler(),
@@ -110,6 +116,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.stream(w, r)
 		return
 	}
+	if r.Method == http.MethodPost && r.URL.Path == pathTrack {
+		s.track(w, r, body)
+		return
+	}
 	methods, ok := routes[r.URL.Path]
 	if !ok {
 		fault(w, fmt.Errorf("fineline does not serve %.128q", r.URL.Path))
@@ -139,27 +149,16 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		fault(w, errors.New("no migration has been started"))
 		return
 	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	w.WriteHeader(http.StatusOK)
-	rc := http.NewResponseController(w)
-	if err := rc.Flush(); err != nil { // the client learns now that it is connected
-		return
-	}
-	for seen, final := uint64(0), false; !final; {
+	out, err := s.openStream(w)
+	for seen, final := uint64(0), false; err == nil && !final; {
 		var line []byte
-		var err error
-		if line, seen, final, err = f.next(r.Context(), s.closing, seen); err != nil {
-			return // the client has gone, or sees a stream without its final line
-		}
-		setDeadline(rc.SetWriteDeadline, time.Now().Add(writeTimeout))
-		if _, err := w.Write(append(line[:len(line):len(line)], '\n')); err != nil {
-			return
-		}
-		if err := rc.Flush(); err != nil {
-			return
+		if line, seen, final, err = f.next(r.Context(), s.closing, seen); err == nil {
+			err = out.write(line)
 		}
 	}
-	f.finalTold()
+	if err == nil { // else the client has gone, or sees a stream without its final line
+		f.finalTold()
+	}
 }
 
 // setDeadline ignores a failure: a connection that takes no deadline is gone, and the next

@@ -27,6 +27,9 @@ type Controller interface {
 	BootSource() (BootSource, bool)
 	// Metrics returns the counters, to be encoded as JSON; nil while there is no machine.
 	Metrics() any
+	// Track begins to watch the lines that the guest writes, as a valid request with no field
+	// left to a default says. The caller closes what it returns.
+	Track(TrackRequest) (LineWatch, error)
 	SetBootSource(BootSource) error
 	SetLogger(LoggerConfig) error
 
