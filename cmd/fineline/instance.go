@@ -11,6 +11,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/fineline-vmm/fineline/cmd/internal/watch"
 	"github.com/fineline-vmm/fineline/devices/serial"
 	"github.com/fineline-vmm/fineline/migration/journal"
 	"github.com/fineline-vmm/fineline/vmm"
@@ -128,6 +129,19 @@ func (i *instance) Metrics() any {
 		return m.Metrics()
 	}
 	return nil // not a nil *Machine's counters in an interface
+}
+
+// Track begins to watch the lines that the guest writes.
+func (i *instance) Track(r api.TrackRequest) (api.LineWatch, error) {
+	m := i.current()
+	if m == nil {
+		return nil, errors.New("no machine has been started: it writes no lines yet")
+	}
+	w, err := watch.Open(m, r)
+	if err != nil {
+		return nil, err // and no nil *Watch in an interface
+	}
+	return w, nil
 }
 
 // Start builds the machine, boots its guest and lets it run.

@@ -7,10 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fineline-vmm/fineline/devices/socket"
 )
 
 // fakeWatch is told by the test what was written, and when it is over.
@@ -214,9 +217,17 @@ func TestTracksAreLimited(t *testing.T) {
 // A client that never reads is cut off by the write deadline; nothing waits for it but its own goroutine.
 func TestTrackOfWhoDoesNotRead(t *testing.T) {
 	w := newFakeWatch()
-	c, server := tracking(t, func(TrackRequest) (LineWatch, error) { return w, nil })
+	f, s := started(t)
+	f.onTrack = func(TrackRequest) (LineWatch, error) { return w, nil }
+	path := filepath.Join(t.TempDir(), "api.sock")
+	l, err := socket.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := NewServer(s, quietConfig())
 	server.lineTimeout = time.Millisecond
-	conn, err := net.Dial("unix", c.path)
+	startServing(t, server, l)
+	conn, err := net.Dial("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +242,7 @@ func TestTrackOfWhoDoesNotRead(t *testing.T) {
 		case <-w.closed:
 		}
 	}
-	if _, err := c.Info(t.Context()); err != nil {
+	if _, err := NewClient(path).Info(t.Context()); err != nil {
 		t.Error(err)
 	}
 	<-w.closed
