@@ -79,7 +79,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newRunCommand(), newMigrateCommand(), newCancelCommand(),
 		newPauseCommand(), newResumeCommand(), newStatusCommand(), newStopCommand(),
-		newDoctorCommand(), newDemoCommand(), newBenchCommand(),
+		newTrackCommand(), newDoctorCommand(), newDemoCommand(), newBenchCommand(),
 	)
 	for _, c := range root.Commands() {
 		c.Args = usageArgs(c.Args)
