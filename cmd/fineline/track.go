@@ -119,8 +119,15 @@ func (f *trackFlags) run(c *cobra.Command, client *api.Client) (err error) {
 	if err != nil {
 		return usageError{err}
 	}
+	var svg *os.File
+	if f.svg != "" { // now: nobody wants to learn in an hour that it can't be made
+		if svg, err = os.Create(f.svg); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, svg.Close()) }()
+	}
 	live := !f.asJSON && c.OutOrStdout() == os.Stdout && view.IsTerminal(os.Stdout)
-	request.Detail = live || f.svg != ""
+	request.Detail = live || svg != nil
 	picture := &view.Heat{Mode: f.mode, Every: f.window, Colour: true}
 	table := &view.Windows{Out: c.OutOrStdout(), CountBytes: f.countBytes}
 	show := table.Add
@@ -146,8 +153,8 @@ func (f *trackFlags) run(c *cobra.Command, client *api.Client) (err error) {
 	if c.Context().Err() != nil {
 		err = nil // who watches without an end is done when he says so
 	}
-	if err == nil && f.svg != "" {
-		err = os.WriteFile(f.svg, []byte(picture.Draw(svgCols, svgRows).SVG()), 0o666)
+	if err == nil && svg != nil {
+		_, err = svg.WriteString(picture.Draw(svgCols, svgRows).SVG())
 	}
 	if err == nil && (end == api.TrackMoved || end == api.TrackEnded) {
 		fmt.Fprintln(os.Stderr, end.Error())

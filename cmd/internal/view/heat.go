@@ -59,8 +59,8 @@ func (h *Heat) Draw(cols, rows int) *Grid {
 	const around = 6 // the title, the legend, and four lines of numbers
 	mapRows := max(1, g.Rows-around-pages-min(pages, 1))
 	lay := layOut(d, max(1, g.Cols-labelWidth), mapRows)
-	g.text(0, 0, fmt.Sprintf("fineline track: %s, windows of %v; %s in %d, %s a cell",
-		h.Mode, h.Every, Bytes(float64(lay.sizeBytes)), len(d.Ranges), Bytes(float64(lay.cellBytes))))
+	g.text(0, 0, fmt.Sprintf("fineline track: %s, windows of %v; %s, %s a cell",
+		h.Mode, h.Every, Bytes(float64(lay.sizeBytes)), Bytes(float64(lay.cellBytes))))
 	row := h.drawMap(g, 1, lay, d)
 	row = h.drawLegend(g, row)
 	row = h.drawNumbers(g, row)
@@ -135,13 +135,16 @@ func (h *Heat) look(level int) (glyph rune, colour uint8) {
 	return shades[level], 0
 }
 
-// level is 0 for no line and levels-1 for all.
+// level is 0 for no line, levels-1 for all, and in between by the logarithm.
 func level(lines, most uint64, levels int) int {
-	if lines == 0 {
+	switch {
+	case lines == 0:
 		return 0
+	case lines >= most:
+		return levels - 1
 	}
-	part := math.Log2(float64(1+lines)) / math.Log2(float64(1+max(lines, most)))
-	return min(levels-1, int(math.Ceil(part*float64(levels-1)-1e-9)))
+	part := math.Log2(float64(1+lines)) / math.Log2(float64(1+most))
+	return min(levels-2, 1+int(part*float64(levels-2)))
 }
 
 func (h *Heat) drawLegend(g *Grid, row int) int {

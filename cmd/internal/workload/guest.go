@@ -15,6 +15,8 @@ import (
 // answerTimeout is generous: a check reads every line, and machines are busy.
 const answerTimeout = time.Minute
 
+const pageBytes = 4096
+
 const (
 	maxLineBytes = 64 << 10 // firmware may have written into the same line
 	maxLines     = 16       // of interest, and not yet asked for
@@ -40,6 +42,9 @@ type Check struct {
 type Guest struct {
 	conn  io.ReadWriteCloser
 	lines chan string // closed when the serial port has closed
+
+	// Region is where the guest writes, known after AwaitReady.
+	Region struct{ Base, SizeBytes uint64 }
 }
 
 // Dial connects to the Unix socket that a VMM serves as the guest's serial port.
@@ -80,8 +85,24 @@ func (g *Guest) read() {
 
 // AwaitReady returns when every vCPU writes.
 func (g *Guest) AwaitReady(ctx context.Context) error {
-	_, err := g.await(ctx, ready)
-	return err
+	line, err := g.await(ctx, ready)
+	if err != nil {
+		return err
+	}
+	for _, field := range strings.Fields(line) {
+		name, value, _ := strings.Cut(field, "=")
+		n, err := strconv.ParseUint(value, 0, 64)
+		switch {
+		case name == "base" && err == nil:
+			g.Region.Base = n
+		case name == "pages" && err == nil:
+			g.Region.SizeBytes = n * pageBytes
+		}
+	}
+	if g.Region.Base == 0 || g.Region.SizeBytes == 0 {
+		return fmt.Errorf("the guest does not say where it writes: %q", line)
+	}
+	return nil
 }
 
 // Check asks the guest to stop between two stores, compare all lines and go on.

@@ -57,7 +57,7 @@ func guestEnd(t *testing.T) (*Guest, net.Conn) {
 func TestConversation(t *testing.T) {
 	g, guest := guestEnd(t)
 	go func() {
-		guest.Write([]byte("SeaBIOS (version x)\r\nBooting from ROM..dirty ready vcpus=1 pages=4096\n"))
+		guest.Write([]byte("SeaBIOS (version x)\r\nBooting from ROM..dirty ready vcpus=1 pages=4096 base=0x1000\n"))
 		command, _ := bufio.NewReader(guest).ReadByte()
 		if command == 'c' {
 			guest.Write([]byte("noise\ncheck steps=5 mismatches=0\n"))
