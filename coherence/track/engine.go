@@ -78,14 +78,6 @@ func (e *Engine) Modes() []Mode {
 // MaxRanges returns how many ranges all contexts together may have.
 func (e *Engine) MaxRanges() int { return e.opts.MaxRanges }
 
-// BaselineBytes is the memory that baselines may use now; pages that were never written use none
-// of it.
-func (e *Engine) BaselineBytes() uint64 {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.base.usedBytes
-}
-
 // armedDiffs are the contexts that look reports to. Preconditions: e.mu held.
 func (e *Engine) armedDiffs(fn func(*Context)) {
 	for _, c := range e.contexts {

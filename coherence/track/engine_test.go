@@ -173,8 +173,8 @@ func TestModes(t *testing.T) {
 			if exits := g.exits > 0; exits != (mode != Diff) {
 				t.Errorf("%d stores exited", g.exits)
 			}
-			if g.src.started || g.e.BaselineBytes() != 0 {
-				t.Errorf("after Stop: page log on %t, %d bytes of baselines", g.src.started, g.e.BaselineBytes())
+			if g.src.started || g.e.Metrics().BaselineBytes != 0 {
+				t.Errorf("after Stop: page log on %t, %d bytes of baselines", g.src.started, g.e.Metrics().BaselineBytes)
 			}
 		})
 	}
