@@ -17,7 +17,8 @@
 // # What is promised
 //
 // Who copies what a report names, after Harvest has returned, has each write that no later report
-// names. So after the program has stopped writing, one harvest and copy make the copies equal.
+// names. A write is named by the harvest that begins after it; by the one after that if its page came
+// back to an old frame while the harvest ran.
 //
 // # Why this order loses nothing
 //
@@ -25,9 +26,10 @@
 //
 // R[v] = f: v was in f when the last harvest ended (Q or P saw it after f was registered) and is now.
 // If it was there all the time, its writes are stores to f, and H has reported those before it; later ones wait
-// for the next H. If it left f and came back, its content came back into f either by stores (a copy of the
-// kernel's, a read from swap), which the device sees like any others, or by no copy at all (mremap), and then
-// f was its page's frame all the time.
+// for the next H. If it left f and came back, its content came back into f by stores (a copy of the kernel's,
+// a read from swap), which the device sees like any others. Only the program itself can bring a page back
+// without stores: by mremap of other memory to v's address and back. Between windows that changes nothing
+// that is copied; a program that copies while it does so reads the other memory, and must not.
 //
 // R[v] != f: the writes between cannot be told apart, so the whole page is reported. G comes before the
 // report, hence before the caller's copy: a write before G is in the copy, a write after G in the device. Q

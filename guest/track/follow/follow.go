@@ -75,6 +75,7 @@ type Follower struct {
 	buf     []procmem.Entry
 	broken  error
 	stale   map[uint64]bool // frames that are registered and in no page of ours any more
+	carried []change        // seen by Enrol, for the next report
 }
 
 // span is a run of followed pages with R of each.
@@ -124,6 +125,9 @@ func (f *Follower) SetRanges(ranges []Range) error {
 	}
 	if f.covers(ranges) {
 		return nil
+	}
+	if total := Bytes(ranges); total > MaxBytes {
+		return fmt.Errorf("%w: %d GiB, at most %d", ErrTooLarge, total>>30, MaxBytes>>30)
 	}
 	old := f.spans
 	f.spans = make([]span, len(ranges))
@@ -180,6 +184,24 @@ func (f *Follower) Start() error {
 	return nil
 }
 
+// Enrol registers added ranges at once: each write to them from its return on is in a later report. It is for
+// ranges that SetRanges has added after Start; without it the next Harvest reports them as New.
+func (f *Follower) Enrol(added []Range) error {
+	if f.broken != nil {
+		return f.broken
+	}
+	changes, err := f.enrol()
+	if err != nil {
+		return f.fail(err)
+	}
+	for _, c := range changes {
+		if !slices.ContainsFunc(added, func(r Range) bool { return c.address-r.Address < r.Bytes }) {
+			f.carried = append(f.carried, c)
+		}
+	}
+	return nil
+}
+
 // Harvest reports what was written since the last one, or since Start.
 func (f *Follower) Harvest() (*Report, error) {
 	if f.broken != nil {
@@ -193,6 +215,8 @@ func (f *Follower) Harvest() (*Report, error) {
 	if err != nil {
 		return nil, f.fail(err)
 	}
+	changes = append(changes, f.carried...)
+	f.carried = nil
 	return f.report(records, changes), nil
 }
 
@@ -310,6 +334,9 @@ func (f *Follower) report(records []abi.Record, changes []change) *Report {
 	r := &Report{Present: f.frames.pages()}
 	whole := make(map[uint64]bool, len(changes))
 	for _, c := range changes {
+		if whole[c.address] {
+			continue // carried, and changed again
+		}
 		whole[c.address] = true
 		r.Pages = append(r.Pages, Page{Address: c.address, Lines: AllLines, Flags: c.flag()})
 	}

@@ -16,6 +16,12 @@ type Range struct {
 // ErrBadRange: a range that is empty or not in the user's half of the address space.
 var ErrBadRange = errors.New("not a range of a program's memory")
 
+// ErrTooLarge: more than MaxBytes are to be followed.
+var ErrTooLarge = errors.New("too much memory to follow")
+
+// MaxBytes bounds what one Follower follows, and so its memory (2 MiB a GiB) and time.
+const MaxBytes = 256 << 30
+
 // userEnd is the end of the addresses that a program can have, with 5-level page tables.
 const userEnd = 1 << 56
 
@@ -61,4 +67,13 @@ func Subtract(ranges, minus []Range) []Range {
 		}
 	}
 	return out
+}
+
+// Bytes is the sum of ranges' sizes.
+func Bytes(ranges []Range) uint64 {
+	total := uint64(0)
+	for _, r := range ranges {
+		total += r.Bytes
+	}
+	return total
 }
