@@ -9,6 +9,8 @@
 //     (uncompressed ELF with a PVH note) and modules, cached by version.
 //   - Tree: an initramfs written as a reproducible cpio archive.
 //   - WriteGuest: the Linux guest that Fineline's own tests boot.
+//   - Packages: a Debian package unpacked with the libraries it needs; Tree.AddDynamic takes programs from it.
+//   - WriteRedisGuest: the Linux guest with redis-server and what tracks it.
 //
 // # The Linux guest: a contract of files
 //
@@ -17,6 +19,7 @@
 //	vmlinuz          Debian's bzImage, as shipped
 //	vmlinux          the ELF inside it, entered by its PVH note
 //	initramfs.cpio   busybox, /init and memcheck
+//	initramfs-redis.cpio   busybox, /init, redis-server, redisload and fineline-guest (linuximage -redis)
 //
 // A test skips, and says so, when the variable is not set. The svm tier sets
 // it; elsewhere `go run ./images/linux/cmd/linuximage -o DIR` writes it.
@@ -26,10 +29,14 @@
 //
 //	fineline.test=shell      busybox sh on ttyS0 for programs: prompt "fineline# ", no echo, no line editor
 //	fineline.test=memcheck   memcheck on ttyS0, then power off when it ends
+//	fineline.test=redis      (initramfs-redis.cpio) redis-server under load, tracked by fineline-guest; then power off
 //	fineline.test=poweroff   power off at once, by ACPI S5
 //	fineline.test=reboot     reboot at once; reboot=acpi|kbd|triple selects how
 //	(none of these)          busybox sh on ttyS0 for people, with echo and line editor
 //	fineline.mib=N           MiB that memcheck keeps rewriting, default 8
+//	fineline.keys=N          keys that redisload sets, default 10000
+//	fineline.windows=N       windows of each order of keys, default 3
+//	fineline.window=D        length of a window, default 1s
 //	fineline.rest=D          pause of memcheck's workers between rounds, default 0s
 //
 // In shell and memcheck lines end with LF alone. A Linux kernel on AMD says at boot
@@ -38,6 +45,9 @@
 // In every mode /init first prints one line which tests may wait for:
 //
 //	fineline-guest: ready mode=MODE cpus=N uptime=SECONDS
+//
+// In redis mode a line "track order=ORDER" comes before the windows of that order, one JSON object each, and
+// "track status=N" with fineline-guest's exit code after them.
 //
 // What memcheck prints and reads is described in package memcheck.
 //

@@ -9,12 +9,15 @@ hostname fineline
 export PATH=/bin HOME=/root TERM=dumb PS1='fineline# '
 cd /root
 
-mode=interactive mib=8 rest=0s
+mode=interactive mib=8 rest=0s keys=10000 windows=3 window=1s
 for word in $(cat /proc/cmdline); do
 	case $word in
 	fineline.test=*) mode=${word#*=} ;;
 	fineline.mib=*) mib=${word#*=} ;;
 	fineline.rest=*) rest=${word#*=} ;;
+	fineline.keys=*) keys=${word#*=} ;;
+	fineline.windows=*) windows=${word#*=} ;;
+	fineline.window=*) window=${word#*=} ;;
 	esac
 done
 
@@ -30,6 +33,22 @@ memcheck)
 	# Its lines are compared byte for byte: no echo, no CR before LF.
 	stty -echo -onlcr
 	memcheck -mib "$mib" -rest "$rest"
+	poweroff -f
+	;;
+redis)
+	stty -echo -onlcr
+	ip link set lo up
+	redis-server --save '' --appendonly no --bind 127.0.0.1 --logfile /tmp/redis.log &
+	redisload -keys "$keys" -rounds 1
+	for order in sequential random; do
+		redisload -keys "$keys" -order $order &
+		load=$!
+		echo "track order=$order"
+		fineline-guest track --pid "$(pidof redis-server)" --json --count-bytes --windows "$windows" --window "$window" 2>&1
+		echo "track status=$?"
+		kill $load
+		wait $load
+	done
 	poweroff -f
 	;;
 shell)

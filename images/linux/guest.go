@@ -19,6 +19,8 @@ const (
 	VmlinuzName   = "vmlinuz"
 	VmlinuxName   = "vmlinux"
 	InitramfsName = "initramfs.cpio"
+	// RedisInitramfsName is beside them when WriteRedisGuest was called, too.
+	RedisInitramfsName = "initramfs-redis.cpio"
 )
 
 // CmdlineEnv names the environment variable with kernel parameters that Linux
@@ -50,16 +52,10 @@ func WriteGuest(ctx context.Context, dir string) error {
 	}
 	defer os.RemoveAll(scratch)
 
-	memcheck := filepath.Join(scratch, "memcheck")
-	if err := BuildStatic(ctx, memcheck, module+"/images/linux/memcheck"); err != nil {
-		return err
-	}
 	tree := NewTree()
-	if err := AddBusybox(ctx, tree); err != nil {
+	if err := addGuest(ctx, tree, scratch, "images/linux/memcheck"); err != nil {
 		return err
 	}
-	tree.Bytes("init", guestInit, 0o755)
-	tree.File("bin/memcheck", memcheck, 0o755)
 	if err := replace(filepath.Join(dir, InitramfsName), tree.WriteFile); err != nil {
 		return err
 	}
@@ -68,6 +64,43 @@ func WriteGuest(ctx context.Context, dir string) error {
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// WriteRedisGuest writes RedisInitramfsName into dir: the Linux guest with Debian's redis-server, a load for
+// it, and fineline-guest.
+func WriteRedisGuest(ctx context.Context, dir string) error {
+	root, err := Packages(ctx, "redis-server")
+	if err != nil {
+		return fmt.Errorf("get Debian's redis-server: %w", err)
+	}
+	scratch, err := os.MkdirTemp("", "fineline-guest-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	tree := NewTree()
+	if err := addGuest(ctx, tree, scratch, "images/linux/redisload", "cmd/fineline-guest"); err != nil {
+		return err
+	}
+	tree.AddDynamic(root, "usr/bin/redis-server")
+	return replace(filepath.Join(dir, RedisInitramfsName), tree.WriteFile)
+}
+
+// addGuest adds busybox, /init and programs of this module, which it compiles into scratch.
+func addGuest(ctx context.Context, tree *Tree, scratch string, programs ...string) error {
+	if err := AddBusybox(ctx, tree); err != nil {
+		return err
+	}
+	tree.Bytes("init", guestInit, 0o755)
+	for _, program := range programs {
+		name := filepath.Base(program)
+		out := filepath.Join(scratch, name)
+		if err := BuildStatic(ctx, out, module+"/"+program); err != nil {
+			return err
+		}
+		tree.File("bin/"+name, out, 0o755)
 	}
 	return nil
 }

@@ -105,8 +105,9 @@ func Open(regs Registers, pages []dma.Page) (*Driver, error) {
 	regs.Store32(abi.RegCmdEntries, cmdEntries)
 	regs.Store32(abi.RegCplEntries, cplEntries)
 	regs.Store32(abi.RegControl, abi.ControlEnable)
-	if err := d.poll(func() bool { return regs.Load32(abi.RegStatus)&abi.StatusEnabled != 0 }); err != nil {
-		return nil, errors.Join(err, d.reset())
+	// Rings that are refused show as an error beside it.
+	if err := d.poll(func() bool { return regs.Load32(abi.RegStatus) == abi.StatusEnabled }); err != nil {
+		return nil, errors.Join(fmt.Errorf("enable: %w", err), d.reset())
 	}
 	return d, nil
 }

@@ -16,6 +16,7 @@ import (
 
 func main() {
 	out := flag.String("o", "", "directory to write to (default: linux-guest in the cache)")
+	redis := flag.Bool("redis", false, "write initramfs-redis.cpio, too: a guest with redis-server and what tracks it")
 	tools := flag.Bool("tools", false, "only make the host programs of the tests present, by apt-get when root")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -24,13 +25,13 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *out, *tools); err != nil {
+	if err := run(ctx, *out, *redis, *tools); err != nil {
 		fmt.Fprintln(os.Stderr, "linuximage:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, out string, toolsOnly bool) error {
+func run(ctx context.Context, out string, redis, toolsOnly bool) error {
 	if err := linux.EnsureTools(ctx); err != nil || toolsOnly {
 		return err
 	}
@@ -43,6 +44,11 @@ func run(ctx context.Context, out string, toolsOnly bool) error {
 	}
 	if err := linux.WriteGuest(ctx, out); err != nil {
 		return err
+	}
+	if redis {
+		if err := linux.WriteRedisGuest(ctx, out); err != nil {
+			return err
+		}
 	}
 	fmt.Println(out)
 	return nil
