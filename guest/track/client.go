@@ -83,15 +83,18 @@ func (c *Client) call(q protocol.Request) (protocol.Response, error) {
 	} else if err == nil {
 		err = read
 	}
-	if err == nil && r.ID != q.ID && r.Error == nil {
-		err = fmt.Errorf("response %d to request %d", r.ID, q.ID)
-	}
-	if err != nil {
+	switch {
+	case err != nil:
 		c.err = fmt.Errorf("the tracking daemon: %w", err)
 		return r, c.err
-	}
-	if r.Error != nil {
+	case r.Error != nil && r.ID != q.ID: // of the whole connection, which it ends
+		c.err = &refusal{*r.Error}
+		return r, c.err
+	case r.Error != nil:
 		return r, &refusal{*r.Error}
+	case r.ID != q.ID:
+		c.err = fmt.Errorf("the tracking daemon: response %d to request %d", r.ID, q.ID)
+		return r, c.err
 	}
 	return r, nil
 }

@@ -18,6 +18,9 @@ func Listen(path string) (*net.UnixListener, error) {
 	}
 	l, err := listen(path)
 	if errors.Is(err, unix.EADDRINUSE) {
+		if info, statErr := os.Lstat(path); statErr != nil || info.Mode().Type() != os.ModeSocket {
+			return nil, err
+		}
 		conn, dialErr := net.Dial("unix", path)
 		if dialErr == nil {
 			return nil, errors.Join(fmt.Errorf("%s: a daemon listens there", path), conn.Close())

@@ -50,16 +50,24 @@ func Identify(conn *net.UnixConn) (Peer, error) {
 }
 
 func check(pidfd, pid int, uid uint32) error {
+	if err := checkOwner(pid, uid); err != nil {
+		return err
+	}
+	// Last: while it lives, its number is its own.
+	if err := unix.PidfdSendSignal(pidfd, 0, nil, 0); err != nil {
+		return fmt.Errorf("%w: %w", track.ErrGone, err)
+	}
+	return nil
+}
+
+// checkOwner looks whose /proc/PID is: the effective user's, or root's if the process must not be looked into.
+func checkOwner(pid int, uid uint32) error {
 	info, err := os.Stat("/proc/" + strconv.Itoa(pid))
 	if err != nil {
 		return fmt.Errorf("%w: %w", track.ErrGone, err)
 	}
 	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || stat.Uid != uid {
 		return fmt.Errorf("%w: process %d has not the rights of the user who connected", track.ErrPermission, pid)
-	}
-	// Last: while it lives, its number is its own.
-	if err := unix.PidfdSendSignal(pidfd, 0, nil, 0); err != nil {
-		return fmt.Errorf("%w: %w", track.ErrGone, err)
 	}
 	return nil
 }
