@@ -22,8 +22,8 @@ type Limits struct {
 	Answer time.Duration
 }
 
-// DefaultLimits suit a machine with some programs.
-var DefaultLimits = Limits{Connections: 128, UserConnections: 16, UserSessions: 8, UserBytes: 256 << 20, Answer: 10 * time.Second}
+// DefaultLimits suit a machine with some programs; the device has 16 contexts.
+var DefaultLimits = Limits{Connections: 128, UserConnections: 16, UserSessions: 4, UserBytes: 256 << 20, Answer: 10 * time.Second}
 
 // Server shares a System. Its fields are not changed once it serves.
 type Server struct {

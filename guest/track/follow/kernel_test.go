@@ -76,7 +76,7 @@ func TestTheKernelMovesPages(t *testing.T) {
 	if report, err := f.Harvest(); err != nil || len(report.Pages) != 0 || report.Present != 1024 {
 		t.Fatalf("in place: %+v, %v", report, err)
 	}
-	if err := unix.Madvise(mem, unix.MADV_HUGEPAGE); err != nil {
+	if err := unix.Madvise(mem[:hugeBytes], unix.MADV_HUGEPAGE); err != nil {
 		t.Skipf("no huge pages: %v", err)
 	}
 	if err := unix.Madvise(mem[:hugeBytes], madvCollapse); err != nil {
