@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fineline-vmm/fineline/guest/track"
 )
 
@@ -97,6 +99,35 @@ func TestIdentify(t *testing.T) {
 	}
 	if _, err := Listen(socket); err == nil {
 		t.Error("two daemons on one socket")
+	}
+}
+
+// TestANumberUsedAgain: the process that connected is dead, and its number another's of the same user.
+func TestANumberUsedAgain(t *testing.T) {
+	cmd := exec.Command("cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pidfd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	if err := check(pidfd, os.Getpid(), uint32(os.Geteuid())); err != nil {
+		t.Errorf("alive: %v", err)
+	}
+	if err := in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := check(pidfd, os.Getpid(), uint32(os.Geteuid())); !errors.Is(err, track.ErrGone) {
+		t.Errorf("dead: %v", err)
 	}
 }
 

@@ -347,6 +347,82 @@ func TestKinds(t *testing.T) {
 	}
 }
 
+// TestAFrameThatComesToAnotherPage is looked at anew: what the device knew of it was its former page's.
+func TestAFrameThatComesToAnotherPage(t *testing.T) {
+	s, at := still(t, 2)
+	five := bytes.Repeat([]byte{5}, LineBytes)
+	s.space.Store(at(1), five)
+	if err := s.follower.Start(); err != nil {
+		t.Fatal(err)
+	}
+	frame := s.space.Frame(at(0))
+	s.space.Move(at(0), 0) // its frame is free and holds zeros when the device looks
+	s.space.Keep, s.space.Avoid = 0, func(_, f uint64) bool { return f != frame }
+	s.during = func() {
+		s.during = func() { s.space.Move(at(1), 0); s.during = nil } // between H and P into that frame
+	}
+	if r, err := s.follower.Harvest(); err != nil || len(r.Pages) != 2 || r.Pages[1].Flags != Moved {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	s.space.Store(at(1), make([]byte, LineBytes))
+	want := fmt.Sprint([]Page{{at(1), 1, 0, 0}})
+	if r, err := s.follower.Harvest(); err != nil || fmt.Sprint(r.Pages) != want {
+		t.Errorf("zeros over fives: %+v, %v, want %s", r, err, want)
+	}
+}
+
+// TestAPageThatDoesNotStay is reported until it does, even if it goes for good.
+func TestAPageThatDoesNotStay(t *testing.T) {
+	s, at := still(t, 1)
+	if err := s.follower.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.during = func() { s.space.Move(at(0), 0) }
+	if r, err := s.follower.Harvest(); err != nil || fmt.Sprint(r.Pages) != fmt.Sprint([]Page{{at(0), AllLines, 0, Moved}}) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	s.during = nil
+	s.space.Drop(at(0), 0)
+	if r, err := s.follower.Harvest(); err != nil || fmt.Sprint(r.Pages) != fmt.Sprint([]Page{{at(0), AllLines, 0, Gone}}) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if n := s.machine.Registered(); n != 0 {
+		t.Errorf("%d frames are registered", n)
+	}
+}
+
+// TestAPageThatMovesWhileTheContextStarts is watched by the line when Start has returned.
+func TestAPageThatMovesWhileTheContextStarts(t *testing.T) {
+	s, at := still(t, 1)
+	s.machine.Before = func(op abi.Op) {
+		if op == abi.OpStart {
+			s.space.Move(at(0), 0)
+		}
+	}
+	if err := s.follower.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.space.Store(at(0), []byte{1})
+	if r, err := s.follower.Harvest(); err != nil || fmt.Sprint(r.Pages) != fmt.Sprint([]Page{{at(0), 1, 0, 0}}) {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// still is a simulation whose first n pages are in memory, and the others are not.
+func still(t *testing.T, n uint64) (*simulation, func(uint64) uint64) {
+	t.Helper()
+	s := newSimulation(t, 0, abi.ModeDiff, simPages)
+	at := func(i uint64) uint64 { return base + i*PageBytes }
+	for i := range uint64(simPages) {
+		s.space.Drop(at(i), 0)
+	}
+	s.space.Keep = 1 << 20
+	for i := range n {
+		s.space.Frame(at(i))
+	}
+	return s, at
+}
+
 // TestAQuietProgramCostsNoCommands beside the harvest itself.
 func TestAQuietProgramCostsNoCommands(t *testing.T) {
 	s := newSimulation(t, 0, abi.ModeDiff, simPages)

@@ -114,13 +114,20 @@ func (m *Machine) rangeCount() uint32 {
 	return n
 }
 
+// register leaves lines that are registered already as they are.
 func (x *context) register(frame, lines uint64) uint32 {
+	fresh := lines &^ x.lines[frame]
 	x.lines[frame] |= lines
+	x.begin(frame, fresh)
+	return abi.OK
+}
+
+// begin makes the bytes of now what later ones are compared with.
+func (x *context) begin(frame, lines uint64) {
 	if x.baseline[frame] == nil {
 		x.baseline[frame] = new([pageBytes]byte)
 	}
 	eachLine(lines, func(from, to int) { copy(x.baseline[frame][from:to], x.m.frames[frame][from:to]) })
-	return abi.OK
 }
 
 func (x *context) unregister(frame, lines uint64) uint32 {
@@ -156,7 +163,7 @@ func (x *context) start() uint32 {
 	x.started, x.ever = true, true
 	clear(x.pending)
 	for frame, lines := range x.lines {
-		x.register(frame, lines)
+		x.begin(frame, lines)
 	}
 	return abi.OK
 }
