@@ -53,7 +53,7 @@ func run() (err error) {
 	}
 	base := track.RangeOf(memory).Address
 	for _, p := range report.Pages {
-		fmt.Printf("page %d: lines %016x, %d bytes changed, flags %d\n", (p.Address-base)/track.PageBytes, p.Lines, p.ChangedBytes, p.Flags)
+		fmt.Printf("page %d: lines %016x, %d bytes changed, exact %v\n", (p.Address-base)/track.PageBytes, p.Lines, p.ChangedBytes, p.Exact())
 	}
 	return nil
 }
