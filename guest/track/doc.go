@@ -39,6 +39,9 @@
 // harvests, so a program that copies reported lines must not write between the call of Harvest and the end of
 // its copy, and writes of the same bytes are not seen. In modes Stores and Homed both are.
 //
+// A page that is Gone is nowhere: its content is zeros if the memory is private, and must not be read for a copy.
+// Locked memory has no such pages.
+//
 // # Close
 //
 // Close of a session takes its ranges from the device, on each path; when the connection to the daemon or

@@ -48,7 +48,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	for _, page := range report.Pages {
+	for _, page := range report.Pages { // of locked memory none is track.Gone
 		for line := range uint64(64) {
 			if at := page.Address + line*track.LineBytes - whole.Address; page.Lines>>line&1 != 0 {
 				copy(backup[at:at+track.LineBytes], memory[at:])

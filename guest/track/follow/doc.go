@@ -49,10 +49,12 @@
 //
 // # Pages in no frame
 //
-// A page in swap has a state too (its swap entry); it is reported whole when it goes there, since its
-// last writes left with the frame, and whole when it comes back. A page that leaves the table altogether is
-// reported once (Gone): private memory reads as zeros then. What the kernel takes away and gives back
-// within one window, in the same frame or swap slot, is not seen; memory of which each write counts is locked.
+// A page in swap has a state too (its swap entry): it is reported whole, as moved, when it goes there, since its
+// last writes left with the frame, and when it comes back. A page that leaves the table altogether is
+// reported once, as gone. Private memory is zeros then, and who copies takes zeros: a read could see the write
+// that brings the page back after P, and the program could drop the page once more before the next P, which then
+// sees no change. (The simulation found this, too.) What the kernel takes away and gives back within one
+// window, in the same frame or swap slot, is not seen; memory of which each write counts is locked.
 //
 // # Devices that compare values
 //

@@ -37,9 +37,9 @@ type Flags uint8
 // The flags. A page without any has exactly the lines that the device saw written.
 const (
 	Inexact Flags = 1 << iota // more lines may be set than were written: the device says so
-	Moved                     // the page changed its frame: all lines are set
+	Moved                     // the page changed its frame, or went to swap or came back: all lines are set
 	New                       // it has come into memory: all lines are set
-	Gone                      // it is in no frame any more, swapped out or dropped: all lines are set
+	Gone                      // it is nowhere any more, private memory reads as zeros: all lines are set
 	Counted                   // ChangedBytes is known
 )
 
@@ -250,6 +250,9 @@ func (f *Follower) enrol() ([]change, error) {
 		f.leave(c)
 		*c.at = unknown
 	}
+	for i := range changes {
+		changes[i].to = *changes[i].at // it may have gone on since P
+	}
 	return changes, f.unregisterStale()
 }
 
@@ -358,12 +361,11 @@ func (f *Follower) report(records []abi.Record, changes []change) *Report {
 
 // flag says what kind of change the window saw.
 func (c change) flag() Flags {
-	_, was := c.from.frame()
-	_, is := c.to.frame()
+	const somewhere = present | swapped | unknown
 	switch {
-	case !is:
+	case c.to&somewhere == 0:
 		return Gone
-	case was, c.from == unknown:
+	case c.from&somewhere != 0:
 		return Moved
 	}
 	return New
