@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/fineline-vmm/fineline/images/linux"
 )
 
@@ -52,6 +54,9 @@ func buildImage(ctx context.Context, dir string, payload func(*linux.Tree) error
 	guest := filepath.Join(dir, "linux")
 	if err := linux.WriteGuest(ctx, guest); err != nil {
 		return image{}, err
+	}
+	if err := linux.WriteRedisGuest(ctx, guest); err != nil {
+		logrus.Warnf("svm: no Linux guest with redis-server, its test will skip: %v", err)
 	}
 	tree.Copy(guestDir, guest)
 	if err := payload(tree); err != nil {

@@ -19,7 +19,7 @@
 //	vmlinuz          Debian's bzImage, as shipped
 //	vmlinux          the ELF inside it, entered by its PVH note
 //	initramfs.cpio   busybox, /init and memcheck
-//	initramfs-redis.cpio   busybox, /init, redis-server, redisload and fineline-guest (linuximage -redis)
+//	initramfs-redis.cpio   busybox, /init, redis-server and what tracks it (linuximage -redis)
 //
 // A test skips, and says so, when the variable is not set. The svm tier sets
 // it; elsewhere `go run ./images/linux/cmd/linuximage -o DIR` writes it.
@@ -47,7 +47,9 @@
 //	fineline-guest: ready mode=MODE cpus=N uptime=SECONDS
 //
 // In redis mode a line "track order=ORDER" comes before the windows of that order, one JSON object each, and
-// "track status=N" with fineline-guest's exit code after them.
+// "track status=N" with fineline-guest's exit code after them. The order sequential has the device to itself, random
+// goes through the daemon. Then, as a user without rights, own is guest/track/example, and foreign the
+// attempt to track redis-server.
 //
 // What memcheck prints and reads is described in package memcheck.
 //

@@ -48,7 +48,20 @@ redis)
 		echo "track status=$?"
 		kill $load
 		wait $load
+		[ $order = sequential ] || continue
+		# The second order goes through the daemon.
+		fineline-guest serve 2>/tmp/serve.log &
+		daemon=$!
+		while kill -0 $daemon && [ ! -S /run/fineline/track.sock ]; do sleep 0.1; done
 	done
+	echo "track order=own"
+	start-stop-daemon -S -c nobody -x /bin/example 2>&1
+	echo "track status=$?"
+	echo "track order=foreign"
+	cp /bin/fineline-guest /tmp/foreign # start-stop-daemon starts no program twice
+	start-stop-daemon -S -c nobody -x /tmp/foreign -- track --pid "$(pidof redis-server)" 2>&1
+	echo "track status=$?"
+	cat /tmp/serve.log
 	poweroff -f
 	;;
 shell)

@@ -81,10 +81,11 @@ func WriteRedisGuest(ctx context.Context, dir string) error {
 	}
 	defer os.RemoveAll(scratch)
 	tree := NewTree()
-	if err := addGuest(ctx, tree, scratch, "images/linux/redisload", "cmd/fineline-guest"); err != nil {
+	if err := addGuest(ctx, tree, scratch, "images/linux/redisload", "cmd/fineline-guest", "guest/track/example"); err != nil {
 		return err
 	}
 	tree.AddDynamic(root, "usr/bin/redis-server")
+	tree.Bytes("etc/passwd", []byte("root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"), 0o644)
 	return replace(filepath.Join(dir, RedisInitramfsName), tree.WriteFile)
 }
 
