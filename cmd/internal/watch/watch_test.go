@@ -222,7 +222,7 @@ func TestWhatEndsAWatch(t *testing.T) {
 		w := m.open(api.TrackRequest{})
 		w.since = time.Now().Add(time.Hour) // no window ends meanwhile
 		c.end(m)
-		if _, err := w.Next(c.ctx); err != c.want {
+		if _, err := w.Next(c.ctx); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 	}
@@ -242,7 +242,7 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	m.end(vmm.EndedByPowerOff)
-	if _, err := Open(m, api.TrackRequest{Mode: api.TrackDiff}); err != api.TrackEnded {
+	if _, err := Open(m, api.TrackRequest{Mode: api.TrackDiff}); !errors.Is(err, api.TrackEnded) {
 		t.Errorf("after the end: %v", err)
 	}
 	if got := m.lines.Metrics().Contexts; got != 0 {
