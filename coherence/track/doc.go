@@ -29,12 +29,15 @@
 //
 // # What is never lost
 //
-// Invariant: who reads a line after Harvest has every write that no later Harvest reports. For Diff it
-// is the page log's (package memory): look collects, which re-arms, and compares after; a write between the
-// two is compared now and its page reported again, then equal. For the others: Access and the accessors put
-// the bytes in place first and note the line after; so does a store of the VMM, by
-// memory.Guest.Observe. Arm takes effect before it returns: the log is started, or
-// the slots are changed, first.
+// Invariant: who reads a line after Harvest has every write that no later Harvest reports. For Stores and
+// Homed: Access and the accessors put the bytes in place first and note the line after; so does a store
+// of the VMM, by memory.Guest.Observe. For Diff it rests on the page log's invariant (package memory): look collects, which
+// re-arms, and compares after; a write between the two is compared now, and its page looked at again.
+// But Diff sees values: its invariant is for the bytes that were compared, which are the baseline's. A line that is
+// written after the harvest, read by the consumer and written back before the next harvest has not changed. So a consumer of Diff that
+// copies lines either stops the writer for the copy or must copy first and compare the copy (design
+// law 2), as a migration does with the kernels of coherence/diff themselves. Arm takes effect before
+// it returns: the log is started, or the slots are changed, first.
 //
 // Baselines obey design law 2: they are the bytes that were compared, never read a second time. Two
 // Diff contexts share them, so each comparison is told to both. Hashes are keyed with a secret that no guest learns:

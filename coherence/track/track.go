@@ -70,7 +70,8 @@ type Tracker interface {
 	Arm() error
 	// Harvest calls emit with at most max pages (0: all) that were written since they were
 	// harvested last, in rising order, and re-arms them: who reads a line after Harvest has
-	// every write that no later Harvest reports. more says that pages were left out; the next
+	// every write that no later Harvest reports; in Diff only if nobody writes the line until it
+	// is read, see the package comment. more says that pages were left out; the next
 	// Harvest goes on with them before it looks again.
 	Harvest(max int, emit func(Page)) (more bool, err error)
 	// Stop looks a last time and ends the tracking. What was found waits for Harvest.
