@@ -28,8 +28,8 @@ HOST_TIER := $(if $(KVM_USABLE),unit+host,unit)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build bin/fineline
-	go build -trimpath -o bin/fineline ./cmd/fineline
+build: ## build bin/fineline, and bin/fineline-guest for Linux guests
+	go build -trimpath -o bin/ ./cmd/fineline ./cmd/fineline-guest
 
 images: ## rebuild the tiny guests in place (the committed ones are these bytes)
 	$(MAKE) -C images
@@ -87,6 +87,7 @@ bench: build ## the figures of docs/benchmarks.md, each beside its peer
 	./bin/fineline bench diff
 	./bin/fineline bench exits
 	./bin/fineline bench migrate --peer qemu
+	./bin/fineline bench track
 
 deps: ## the host programs that tests need, by apt-get when root
 	@go run ./images/linux/cmd/linuximage -tools
