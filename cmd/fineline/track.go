@@ -154,7 +154,7 @@ func (f *trackFlags) run(c *cobra.Command, client *api.Client) (err error) {
 		err = nil // who watches without an end is done when he says so
 	}
 	if err == nil && svg != nil {
-		_, err = svg.WriteString(picture.Draw(svgCols, svgRows).SVG())
+		_, err = svg.WriteString(picture.Draw(svgCols, svgRows).SVG("Map of the lines that a guest wrote"))
 	}
 	if err == nil && (end == api.TrackMoved || end == api.TrackEnded) {
 		fmt.Fprintln(os.Stderr, end.Error())

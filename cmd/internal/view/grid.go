@@ -103,13 +103,15 @@ const (
 	svgMargin     = 16
 )
 
-// SVG is the picture as a file: full blocks are rectangles, the rest is text.
-func (g *Grid) SVG() string {
-	width := float64(g.Cols)*svgCharWidth + 2*svgMargin
+// SVG is the picture as a file: full blocks are rectangles, the rest is text. The label says what it is to
+// those who can't see it.
+func (g *Grid) SVG(label string) string {
+	width := int(float64(g.Cols)*svgCharWidth) + 2*svgMargin
 	height := g.Rows*svgLineHeight + 2*svgMargin
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%d" viewBox="0 0 %[1]f %[2]d" role="img">`+"\n", width, height)
-	fmt.Fprintf(&b, `<rect width="%.0f" height="%d" rx="6" fill="#1c1f24"/>`+"\n", width, height)
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %[1]d %[2]d" role="img" aria-label="%s">`+"\n",
+		width, height, html.EscapeString(label))
+	fmt.Fprintf(&b, `<rect width="%d" height="%d" rx="6" fill="#1c1f24"/>`+"\n", width, height)
 	b.WriteString(`<g font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="13" fill="#d6dae0" xml:space="preserve">` + "\n")
 	for i := range g.Rows {
 		g.svgRow(&b, i)

@@ -68,7 +68,7 @@ func TestHeat(t *testing.T) {
 	golden(t, "heat-120x40.txt", heat(false).Draw(120, 40).Text())
 	golden(t, "heat-40x10.txt", heat(false).Draw(40, 10).Text())
 	golden(t, "heat-frame.txt", heat(true).Draw(80, 24).Frame())
-	golden(t, "heat.svg", heat(true).Draw(90, 26).SVG())
+	golden(t, "heat.svg", heat(true).Draw(90, 26).SVG("a map"))
 	golden(t, "heat-first.txt", (&Heat{Mode: "homed", Every: time.Second}).Draw(80, 24).Text())
 }
 
