@@ -38,8 +38,8 @@ time by window of time, and what it would cost to know pages only: amplification
 the bytes of the pages with a written line over the bytes of the written lines.
 
 On a terminal it is a live map of memory. Elsewhere it is a line a window, or with
---json an object a line. The first window is dropped, as KTracker's is in published
-numbers. It ends with the machine, after --windows, or by Ctrl-C.
+--json an object a line. The first window is dropped: with KTracker, whose metric
+this is, it holds every line. It ends with the machine, after --windows, or by Ctrl-C.
 
 Mode diff finds lines whose bytes changed and costs the guest a write fault a page and
 window. Modes stores and homed find every line stored to, with an exit for each store
