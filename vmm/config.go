@@ -31,7 +31,7 @@ type Config struct {
 	// DirtyRing collects dirty pages by KVM's ring instead of its bitmap.
 	DirtyRing bool
 	// LineBaseline and LineBudgetBytes are what tracking by the line compares with, and the most memory
-	// that may take; 0: as much as the guest's.
+	// that may take; 0: enough for all of the guest's.
 	LineBaseline    track.Baseline
 	LineBudgetBytes uint64
 	// NoReboot ends the run where the guest asks for a reset.

@@ -73,7 +73,7 @@ On a terminal, Ctrl-A x ends the run; Ctrl-C too, as long as no guest is here.`,
 	fl.StringVar(&f.cpu, "cpu", string(vmm.CPUHost), "CPU model: host, or baseline (x86-64-v2) for moves between unlike hosts")
 	fl.StringVar(&f.dirty, "dirty", "log", "how KVM reports dirty pages: log or ring")
 	fl.StringVar(&f.lineBaseline, "line-baseline", "hash", "what tracking by the line compares pages with: hash (an eighth of the tracked memory), twin (a copy) or none")
-	fl.Var(&f.lineBudget, "line-budget", "most memory for that, for example 64M; pages beyond it are reported whole (default: as much as it takes)")
+	fl.Var(&f.lineBudget, "line-budget", "most memory for that, for example 64M; pages beyond it are reported whole (default: enough for the baseline of all memory)")
 	fl.StringVar(&f.serial, "serial", "stdio", "serial port: stdio, file:PATH, unix:PATH or none")
 	fl.StringVar(&f.apiPath, "api", "", "serve the control API on this Unix socket")
 	fl.StringVar(&f.apiPath, "api-sock", "", "the same as --api, for Firecracker's clients")

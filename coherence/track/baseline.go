@@ -26,9 +26,13 @@ const (
 type baselines struct {
 	kind        Baseline // for chunks that need not count
 	budgetBytes uint64
-	usedBytes   uint64
-	key         *diff.Key // made with the first chunk, since machines start faster without
-	chunks      map[uint64]*baselineChunk
+	// twinBudgetBytes is the part that twins may take: with Hash half of it, so that who counts bytes
+	// leaves others their hashes.
+	twinBudgetBytes uint64
+	usedBytes       uint64
+	twinBytes       uint64
+	key             *diff.Key // made with the first chunk, since machines start faster without
+	chunks          map[uint64]*baselineChunk
 }
 
 // baselineChunk has a twin, or hashes, or neither when the budget was used up.
@@ -39,7 +43,11 @@ type baselineChunk struct {
 }
 
 func newBaselines(kind Baseline, budgetBytes uint64) *baselines {
-	return &baselines{kind: kind, budgetBytes: budgetBytes, chunks: map[uint64]*baselineChunk{}}
+	twins := budgetBytes
+	if kind == Hash {
+		twins /= 2
+	}
+	return &baselines{kind: kind, budgetBytes: budgetBytes, twinBudgetBytes: twins, chunks: map[uint64]*baselineChunk{}}
 }
 
 // reserve makes room for the baseline of a chunk, as good as the budget allows.
@@ -52,7 +60,7 @@ func (b *baselines) reserve(key uint64, count bool) *baselineChunk {
 		c = &baselineChunk{fresh: true}
 		b.chunks[key] = c
 		switch {
-		case (count || b.kind == Twin) && b.spend(twinChunkBytes):
+		case (count || b.kind == Twin) && b.spendTwin():
 			c.twin = make([]byte, twinChunkBytes)
 		case b.kind != None && b.spend(hashChunkBytes):
 			c.sums = make([][LinesPerPage]uint64, chunkPages)
@@ -61,9 +69,23 @@ func (b *baselines) reserve(key uint64, count bool) *baselineChunk {
 	return c
 }
 
-// canPromote reports whether hashes are to become a twin, because changed bytes shall be counted.
-func (b *baselines) canPromote(c *baselineChunk) bool {
-	return c.twin == nil && b.usedBytes-c.sizeBytes()+twinChunkBytes <= b.budgetBytes
+// promote makes a twin, not filled yet, of a chunk's hashes, which it returns, if the budget allows.
+func (b *baselines) promote(c *baselineChunk) (sums [][LinesPerPage]uint64, ok bool) {
+	if c.twin != nil || !b.spendTwin() {
+		return nil, false
+	}
+	sums = c.sums
+	b.usedBytes -= c.sizeBytes()
+	c.twin, c.sums = make([]byte, twinChunkBytes), nil
+	return sums, true
+}
+
+func (b *baselines) spendTwin() bool {
+	if b.twinBytes+twinChunkBytes > b.twinBudgetBytes || !b.spend(twinChunkBytes) {
+		return false
+	}
+	b.twinBytes += twinChunkBytes
+	return true
 }
 
 func (b *baselines) spend(sizeBytes uint64) bool {
@@ -76,6 +98,7 @@ func (b *baselines) spend(sizeBytes uint64) bool {
 
 func (b *baselines) free(key uint64) {
 	b.usedBytes -= b.chunks[key].sizeBytes()
+	b.twinBytes -= uint64(len(b.chunks[key].twin))
 	delete(b.chunks, key)
 }
 

@@ -21,7 +21,7 @@ type Slots interface {
 type Options struct {
 	Baseline Baseline // of contexts that do not count bytes
 	// BudgetBytes bounds the memory of all baselines; where it ends, whole pages are
-	// reported. 0: what twins of all RAM need.
+	// reported. With Hash, twins for contexts that count bytes get half of it. 0: see defaultBudget.
 	BudgetBytes uint64
 	MaxRanges   int // of all contexts together; 0: DefaultMaxRanges
 	// Caches is the model of Homed, one cache a vCPU.
@@ -54,7 +54,7 @@ type Engine struct {
 // Diff.
 func NewEngine(mem *memory.Guest, src memory.DirtySource, slots Slots, opts Options) *Engine {
 	if opts.BudgetBytes == 0 {
-		opts.BudgetBytes = mem.SizeBytes() + uint64(len(mem.Regions()))*chunkBytes
+		opts.BudgetBytes = defaultBudget(mem, opts.Baseline)
 	}
 	if opts.MaxRanges == 0 {
 		opts.MaxRanges = DefaultMaxRanges
@@ -65,6 +65,16 @@ func NewEngine(mem *memory.Guest, src memory.DirtySource, slots Slots, opts Opti
 		compared: mem.NewPageSet(), dirty: mem.NewPageSet(),
 	}
 	return e
+}
+
+// defaultBudget is enough for the baselines of all RAM. A guest that asks for twins by counting bytes gets no more
+// than that again, or 64 MiB: it must not have the VMM double its memory.
+func defaultBudget(mem *memory.Guest, kind Baseline) uint64 {
+	chunks := mem.SizeBytes()/chunkBytes + 2*uint64(len(mem.Regions()))
+	if kind == Twin {
+		return chunks * twinChunkBytes
+	}
+	return 2 * max(chunks*hashChunkBytes, 64<<20)
 }
 
 // Modes returns what NewContext accepts.
@@ -140,7 +150,7 @@ func (e *Engine) begin(rs ranges, count bool) error {
 	}
 	for _, key := range rs.chunkKeys() {
 		chunk := e.base.reserve(key, count)
-		if count && e.base.canPromote(chunk) {
+		if count {
 			e.promote(key, chunk)
 		}
 	}
@@ -201,9 +211,10 @@ func (e *Engine) takeBaseline(pages, data *memory.PageSet) {
 // promote turns the hashes of a chunk into a twin. What changed since the hashes were taken is
 // found by hashing the twin, so that the twin is of the bytes that were judged. Preconditions: e.mu held.
 func (e *Engine) promote(key uint64, chunk *baselineChunk) {
-	e.base.usedBytes += twinChunkBytes - chunk.sizeBytes()
-	sums := chunk.sums
-	chunk.twin, chunk.sums = make([]byte, twinChunkBytes), nil
+	sums, ok := e.base.promote(chunk)
+	if !ok {
+		return
+	}
 	for i := range uint64(chunkPages) {
 		gpa := memory.GPA(key*chunkBytes + i*memory.PageSize)
 		if !e.compared.Has(gpa) {
