@@ -30,14 +30,11 @@ func startTurns(cpus []*vcpu) *turns {
 
 func (t *turns) run() {
 	defer close(t.done)
-	tick := time.NewTicker(turnTime)
-	defer tick.Stop()
 	for i := 0; ; i = (i + 1) % len(t.cpus) {
 		c := t.cpus[i]
+		before := c.entered()
 		c.unhold()
-		select {
-		case <-tick.C:
-		case <-t.stop:
+		if !t.give(c, before) {
 			for _, other := range t.cpus {
 				if other != c {
 					other.unhold()
@@ -48,6 +45,21 @@ func (t *turns) run() {
 		c.hold()
 		c.await(parked)
 	}
+}
+
+// give returns when the vCPU has had its turn, or false when turns end. The time counts only from where the vCPU
+// was seen to have entered the guest: where threads wake up more slowly than turns are long, nobody
+// would get forward otherwise. One that is not wanted running has no use for a turn.
+func (t *turns) give(c *vcpu, before uint64) bool {
+	for seen := false; !seen; {
+		seen = c.entered() != before || !c.wanted()
+		select {
+		case <-time.After(turnTime):
+		case <-t.stop:
+			return false
+		}
+	}
+	return true
 }
 
 // end lets all run again.

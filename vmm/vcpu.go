@@ -40,8 +40,10 @@ type vcpu struct {
 	is   runState
 	// holds keep the vCPU parked whatever is wanted: who holds it needs it still for a moment.
 	holds int
-	jobs  []func()
-	tid   int
+	// entries counts how often it left its park for the guest.
+	entries uint64
+	jobs    []func()
+	tid     int
 }
 
 // newVCPU starts the thread and creates the KVM vCPU on it, parked.
@@ -101,6 +103,7 @@ func (c *vcpu) park() bool {
 		return false
 	}
 	c.is = running
+	c.entries++
 	c.cond.Broadcast()
 	return true
 }
@@ -212,6 +215,18 @@ func (c *vcpu) hold() {
 	if c.is == running {
 		c.kick()
 	}
+}
+
+func (c *vcpu) entered() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.entries
+}
+
+func (c *vcpu) wanted() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.want == running
 }
 
 func (c *vcpu) unhold() {
