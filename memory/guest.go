@@ -102,7 +102,7 @@ func (g *Guest) Pages() uint64 { return g.layout.sizeBytes / PageSize }
 func (g *Guest) Contains(gpa GPA, n uint64) bool { return g.layout.contains(gpa, n) }
 
 // GuestMappings returns the guest mapping of every region, for the hypervisor's memory
-// slots; the index is the slot's number. The addresses are good until Close,
+// slots, by region. The addresses are good until Close,
 // after which the result is empty. Nothing but the hypervisor and userfaultfd
 // may use them: this process reads and writes by the accessors.
 func (g *Guest) GuestMappings() []Mapping {

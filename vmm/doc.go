@@ -17,6 +17,17 @@
 // that user space has answered is always completed in the kernel before the
 // vCPU parks, and the saved registers lie between two instructions.
 //
+// # Holds, turns, and what exits of RAM
+//
+// A vCPU that is held stays parked whatever is wanted of it; holds add up. freeze holds all of
+// them for a function, whatever the machine's status is and without Machine.mu, so that a device may need it while
+// a pause waits for that device: slots of RAM change so (lines.go). While some RAM exits, turns.go
+// holds all vCPUs but one. A vCPU parks for a hold where it parks for a wish: only after EINTR, between two instructions.
+//
+// Accesses to RAM that exit go to package coherence/track, which knows why. An instruction that KVM cannot emulate
+// there is done by package vector, or the pages that it touches are given back to the guest (emulate.go), by a
+// goroutine beside the vCPU, which is held meanwhile: what the guest runs never ends it.
+//
 // # The supervisor
 //
 // What ends or restarts the machine (power-off, reset, debug exit, an exit
@@ -36,8 +47,9 @@
 //
 // # Lock order
 //
-// Machine.mu, then vcpu.mu, then a device's own mu. Nothing is called with a
-// device's mu held except its interrupt line and its bus.
+// Machine.mu; the FPGA's control and turn; track.Engine.mu; the switch of slots (lines.go); vcpu.mu; track's exact.mu,
+// memory's hub, kvm's slotsMu, ring and VM.mu; then a device's own mu. A vCPU thread takes none before
+// exact.mu but its own. Nothing is called with a device's mu held except its interrupt line and its bus.
 //
 // # Rejected
 //

@@ -24,11 +24,11 @@ import (
 const (
 	envelopeMagic   = "FINELINE"
 	envelopeHeader  = 20
-	envelopeVersion = 2
+	envelopeVersion = 3
 )
 
 // MaxSavedBytes caps a saved form, header and all, before it is written and before it is decoded: 254
-// vCPUs with the largest xsave area and their MSRs stay below it.
+// vCPUs with the largest xsave area and their MSRs, and the FPGA's contexts with all that they may hold, stay below it.
 const MaxSavedBytes = 16 << 20
 
 // ErrCorrupt is wrapped by every refusal of saved bytes that are damaged.

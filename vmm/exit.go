@@ -59,6 +59,7 @@ type guestRAM interface {
 	Access(cpu int, gpa memory.GPA, data []byte, write bool) bool
 	// Blind gives pages back to the guest whose accesses nobody can do; false: none of them exits.
 	Blind(pages []memory.GPA) (bool, error)
+	BlindAll() (bool, error)
 }
 
 // handleExit answers one exit. It is the only place where exits are told apart,

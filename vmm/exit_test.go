@@ -122,3 +122,4 @@ type noRAM struct{}
 
 func (noRAM) Access(int, memory.GPA, []byte, bool) bool { return false }
 func (noRAM) Blind([]memory.GPA) (bool, error)          { return false, nil }
+func (noRAM) BlindAll() (bool, error)                   { return false, nil }

@@ -7,6 +7,7 @@ import (
 	"github.com/fineline-vmm/fineline/coherence"
 	"github.com/fineline-vmm/fineline/coherence/track"
 	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
 
 // The caches of homed memory: a processor's first level, 32 KiB.
@@ -30,8 +31,9 @@ func newLines(m *Machine) *track.Engine {
 type slots struct {
 	m *Machine
 
-	mu    sync.Mutex
-	turns *turns // nil: all vCPUs run at once
+	mu      sync.Mutex
+	exiting bool   // some accesses exit
+	turns   *turns // nil: all vCPUs run at once
 }
 
 // SetAccess implements track.Slots. It needs no Machine.mu, so that a device may call it that is
@@ -43,17 +45,46 @@ func (s *slots) SetAccess(readOnly, absent *memory.PageSet) error {
 	if !exits {
 		readOnly, absent = nil, nil // as when the machine was built
 	}
-	if err := s.m.freeze(func() error { return s.m.vm.SetAccess(readOnly, absent) }); err != nil {
-		return fmt.Errorf("change the guest's access to its memory: %w", err)
+	if exits && s.turns == nil && len(s.m.cpus) > 1 {
+		s.turns = startTurns(s.m.cpus) // before the first store exits
+		s.exiting = false
 	}
-	switch {
-	case exits && s.turns == nil && len(s.m.cpus) > 1:
-		s.turns = startTurns(s.m.cpus)
-	case !exits && s.turns != nil:
+	err := s.m.freeze(func() error { return s.m.vm.SetAccess(readOnly, absent) })
+	if err == nil {
+		s.exiting = exits
+	}
+	if !s.exiting && s.turns != nil {
 		s.turns.end()
 		s.turns = nil
 	}
+	if err != nil {
+		return fmt.Errorf("change the guest's access to its memory: %w", err)
+	}
 	return nil
+}
+
+// Reserved implements track.Slots.
+func (s *slots) Reserved() (*memory.PageSet, error) {
+	registers := make([]kvm.Sregs, len(s.m.cpus))
+	err := s.m.freeze(func() error {
+		for i, c := range s.m.cpus {
+			if err := c.do(func(v *kvm.VCPU) error {
+				r, err := v.Sregs()
+				if err == nil {
+					registers[i] = *r
+				}
+				return err
+			}); err != nil {
+				return fmt.Errorf("vCPU %d: %w", c.id, err)
+			}
+		}
+		return nil
+	})
+	set := s.m.mem.NewPageSet()
+	for i := range registers {
+		reservedPages(s.m.mem, &registers[i], set)
+	}
+	return set, err
 }
 
 // freeze calls f while no vCPU is in the guest, whatever the status of the machine is.

@@ -325,12 +325,14 @@ func (m *Machine) free() error {
 }
 
 // hold stills the devices, then parks all vCPUs: a console that blocks stops nobody, and
-// the guest's last instruction is the last thing that happens. After an error all run
+// the guest's last instruction is the last thing that happens. What the guest has written up to
+// now is compared while it still runs. After an error all run
 // on. Preconditions: m.mu held.
 func (m *Machine) hold() error {
 	if err := m.board.pause(); err != nil {
 		return err
 	}
+	m.lines.Look()
 	m.park()
 	return nil
 }

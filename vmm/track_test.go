@@ -208,6 +208,9 @@ func TestOracleBlind(t *testing.T) {
 }
 
 func testOracleBlind(t *testing.T, mode track.Mode) {
+	if os.Getenv("FINELINE_TIER") == "svm" && mode == track.Homed {
+		t.Skip("KVM of Linux 6.1 under QEMU 7.2 gives REP OUTS stale bytes after an instruction that has read by exits could not be emulated")
+	}
 	m, out, model, region := linesMachine(t, 2, "vcpus=2 pages=16 steps=100 kinds=scalar,atomic16")
 	c := tracked(t, m, mode, region)
 	for round := 1; round <= 3; round++ {
@@ -228,6 +231,35 @@ func testOracleBlind(t *testing.T, mode track.Mode) {
 			t.Errorf("round %d, %s: no page was given back", round, mode)
 		}
 	}
+}
+
+// All of a guest's memory in the modes in which accesses exit: page tables, descriptors, code and stacks with the
+// rest. It goes on, and its memory is right.
+func TestTrackEverything(t *testing.T) {
+	for _, mode := range []track.Mode{track.Stores, track.Homed} {
+		t.Run(mode.String(), func(t *testing.T) {
+			m, _ := dirtyMachine(t, 2, "pages=16 lines=4 pattern=seq rate=0", false)
+			c := tracked(t, m, mode, track.Range{SizeBytes: m.Memory().SizeBytes()})
+			awaitRounds(t, m)
+			check(t, m)
+			got := harvestAny(t, c)
+			for page := region(t, m).Base; page < region(t, m).Base+16*memory.PageSize; page += memory.PageSize {
+				if bits.OnesCount64(got[page]) < 4 {
+					t.Errorf("page %#x has lines %#x, 4 were written", page, got[page])
+				}
+			}
+		})
+	}
+}
+
+// harvestAny is harvest that takes inexact pages, too.
+func harvestAny(t *testing.T, c *track.Context) linescheck.Lines {
+	t.Helper()
+	got := linescheck.Lines{}
+	if _, err := c.Harvest(0, func(p track.Page) { got[p.GPA] = p.Lines }); err != nil {
+		t.Fatal(err)
+	}
+	return got
 }
 
 // TestTrackingMoves: a guest that tracks its own lines by the device is moved in the middle of its

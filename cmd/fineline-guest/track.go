@@ -48,7 +48,7 @@ in a window are counted apart, since their lines are not known.`,
 	f.BoolVar(&o.json, "json", false, "one JSON object a window on stdout")
 	f.StringArrayVar(&o.ranges, "range", nil, "only this memory, START-END in hexadecimal (may repeat)")
 	f.StringVar(&o.memory, "memory", "writable", "without --range: writable (all of it) or private (heap, stacks, anonymous)")
-	f.StringVar(&o.mode, "mode", "diff", "diff (lines that changed), stores or homed (lines stored to)")
+	f.StringVar(&o.mode, "mode", "diff", "diff; stores and homed are for programs that track their own memory")
 	f.BoolVar(&o.count, "count-bytes", false, "count changed bytes, too (mode diff; the host copies the memory)")
 	socketFlag(c, &o.socket, "socket of the daemon")
 	return c
@@ -71,8 +71,11 @@ func (o trackOptions) parse() (track.Options, []track.Range, error) {
 		return track.Options{}, nil, usageError{fmt.Errorf("--mode %q: want diff, stores or homed", o.mode)}
 	case !ok2:
 		return track.Options{}, nil, usageError{fmt.Errorf("--memory %q: want writable or private", o.memory)}
-	case o.count && mode != track.Diff:
-		return track.Options{}, nil, usageError{errors.New("--count-bytes needs --mode diff")}
+	case mode != track.Diff:
+		return track.Options{}, nil, usageError{fmt.Errorf("--mode %s: a frame that the process gives back would go on exiting under the kernel; "+
+			"only a program that locks its own memory may use it (go doc ./guest/track)", o.mode)}
+	case o.windows < 0:
+		return track.Options{}, nil, usageError{fmt.Errorf("--windows %d: give a number, or 0 for no end", o.windows)}
 	}
 	var ranges []track.Range
 	for _, text := range o.ranges {

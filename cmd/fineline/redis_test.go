@@ -23,6 +23,7 @@ type redisWindow struct {
 	CPUMS           float64  `json:"cpu_ms"`
 	HarvestMS       float64  `json:"harvest_ms"`
 	Amplification4K *float64 `json:"amplification_4k"`
+	Amplification2M *float64 `json:"amplification_2m"`
 	Amplification64 *float64 `json:"amplification_64"`
 }
 
@@ -58,12 +59,13 @@ func TestLinuxTracksRedis(t *testing.T) {
 			t.Errorf("%s: %d windows, want 3", order, len(windows[order]))
 		}
 		for _, w := range windows[order] {
-			if w.Lines == 0 || w.Amplification4K == nil || *w.Amplification4K < 1 || w.Amplification64 == nil || *w.Amplification64 < 1 {
+			if w.Lines == 0 || w.Amplification4K == nil || *w.Amplification4K < 1 || w.Amplification64 == nil || *w.Amplification64 < 1 ||
+				w.Amplification2M == nil || *w.Amplification2M < *w.Amplification4K {
 				t.Errorf("%s: %+v: redis-server was under load", order, w)
 				continue
 			}
-			t.Logf("%s: window %d: %d lines in %d pages, amplification %.1f by 4 KiB and %.2f by lines, %d pages moved, harvest %.1f ms, CPU %.1f ms",
-				order, w.Window, w.Lines, w.Pages, *w.Amplification4K, *w.Amplification64, w.MovedPages, w.HarvestMS, w.CPUMS)
+			t.Logf("%s: window %d: %d lines in %d pages, amplification %.1f by 4 KiB, %.0f by 2 MiB and %.2f by lines, %d pages moved, harvest %.1f ms, CPU %.1f ms",
+				order, w.Window, w.Lines, w.Pages, *w.Amplification4K, *w.Amplification2M, *w.Amplification64, w.MovedPages, w.HarvestMS, w.CPUMS)
 		}
 	}
 	// A user tracks the own process through the daemon, and no other.

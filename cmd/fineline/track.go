@@ -121,7 +121,7 @@ func (f *trackFlags) run(c *cobra.Command, client *api.Client) (err error) {
 	}
 	var svg *os.File
 	if f.svg != "" { // now: nobody wants to learn in an hour that it can't be made
-		if svg, err = os.Create(f.svg); err != nil {
+		if svg, err = os.OpenFile(f.svg, os.O_WRONLY|os.O_CREATE, 0o644); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, svg.Close()) }()
@@ -154,6 +154,9 @@ func (f *trackFlags) run(c *cobra.Command, client *api.Client) (err error) {
 		err = nil // who watches without an end is done when he says so
 	}
 	if err == nil && svg != nil {
+		if err = svg.Truncate(0); err != nil { // only now: a picture that is there may be all there will be
+			return err
+		}
 		_, err = svg.WriteString(picture.Draw(svgCols, svgRows).SVG("Map of the lines that a guest wrote"))
 	}
 	if err == nil && (end == api.TrackMoved || end == api.TrackEnded) {

@@ -60,10 +60,11 @@ func (b *baselines) reserve(key uint64, count bool) *baselineChunk {
 		c = &baselineChunk{fresh: true}
 		b.chunks[key] = c
 		switch {
+		case b.kind == None:
 		case (count || b.kind == Twin) && b.spendTwin():
-			c.twin = make([]byte, twinChunkBytes)
-		case b.kind != None && b.spend(hashChunkBytes):
-			c.sums = make([][LinesPerPage]uint64, chunkPages)
+			c.twin = newTwin()
+		case b.spend(hashChunkBytes):
+			c.sums = newSums()
 		}
 	}
 	return c
@@ -71,12 +72,12 @@ func (b *baselines) reserve(key uint64, count bool) *baselineChunk {
 
 // promote makes a twin, not filled yet, of a chunk's hashes, which it returns, if the budget allows.
 func (b *baselines) promote(c *baselineChunk) (sums [][LinesPerPage]uint64, ok bool) {
-	if c.twin != nil || !b.spendTwin() {
+	if c.twin != nil || b.kind == None || !b.spendTwin() {
 		return nil, false
 	}
 	sums = c.sums
 	b.usedBytes -= c.sizeBytes()
-	c.twin, c.sums = make([]byte, twinChunkBytes), nil
+	c.twin, c.sums = newTwin(), nil
 	return sums, true
 }
 
@@ -99,6 +100,8 @@ func (b *baselines) spend(sizeBytes uint64) bool {
 func (b *baselines) free(key uint64) {
 	b.usedBytes -= b.chunks[key].sizeBytes()
 	b.twinBytes -= uint64(len(b.chunks[key].twin))
+	freeTwin(b.chunks[key].twin)
+	freeSums(b.chunks[key].sums)
 	delete(b.chunks, key)
 }
 

@@ -1,6 +1,7 @@
 package track
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -13,6 +14,8 @@ type ContextOptions struct {
 	// CountBytes asks for Page.ChangedBytes, with Diff only; it needs twins, where the
 	// budget allows them.
 	CountBytes bool
+	// Unlimited is for the host's own: its ranges are not among Options.MaxRanges.
+	Unlimited bool
 }
 
 // Context is one consumer's view: ranges, and the lines of them that were written since it
@@ -22,7 +25,7 @@ type Context struct {
 	e    *Engine
 	opts ContextOptions
 
-	// Guarded by e.mu; written with exact.mu held too, which guards found of Stores and Homed.
+	// Guarded by e.mu. In modes other than Diff they are written with exact.mu held, too, which then guards found.
 	ranges   ranges
 	armed    bool
 	restored bool // to be armed by Engine.Resume
@@ -73,43 +76,79 @@ func (c *Context) Unregister(list []Range) error {
 	return c.change(c.ranges.minus(gone))
 }
 
-// change makes next the ranges of the context. Preconditions: e.mu held.
+// change makes next the ranges of the context, or fails and changes nothing. Preconditions: e.mu held.
 func (c *Context) change(next ranges) error {
-	e, before := c.e, c.ranges
+	before := c.ranges
+	if err := c.admit(next); err != nil {
+		return err
+	}
+	if !c.armed {
+		c.replace(next)
+		return nil
+	}
+	if c.opts.Mode == Diff {
+		return c.changeDiff(before, next)
+	}
+	err := c.e.exact.replace(c, next)
+	if err == nil {
+		err = c.e.setAccess()
+	}
+	if err != nil { // what was before did fit
+		return errors.Join(err, c.e.exact.replace(c, before), c.e.setAccess())
+	}
+	return nil
+}
+
+// admit checks the limits. Preconditions: e.mu held.
+func (c *Context) admit(next ranges) error {
+	e, exact, all := c.e, 0, 0
+	for _, o := range e.contexts {
+		mine := o.ranges
+		if o == c {
+			mine = next
+		}
+		if !o.opts.Unlimited {
+			all += len(mine)
+		}
+		if o.opts.Mode != Diff {
+			exact += len(mine)
+		}
+	}
 	switch {
 	case c.closed:
 		return fmt.Errorf("%w: it is closed", ErrState)
-	case e.ranges-len(before)+len(next) > e.opts.MaxRanges:
+	case !c.opts.Unlimited && all > e.opts.MaxRanges:
 		return fmt.Errorf("%w: %d are the most", ErrNoSpace, e.opts.MaxRanges)
+	case c.opts.Mode != Diff && exact > MaxExactRanges:
+		return fmt.Errorf("%w: in modes other than diff %d are the most", ErrNoSpace, MaxExactRanges)
 	}
-	var err error
-	if c.armed && c.opts.Mode == Diff {
-		if err = e.begin(next.minus(before), c.opts.CountBytes); err != nil {
-			return err
-		}
-	}
-	e.exact.mu.Lock()
-	if c.armed {
-		e.exact.unhome(c)
-	}
+	return nil
+}
+
+// replace changes the ranges and forgets what was found outside of them. Preconditions: e.mu held.
+func (c *Context) replace(next ranges) {
+	c.e.exact.mu.Lock()
+	defer c.e.exact.mu.Unlock()
+	c.setRanges(next)
+}
+
+// setRanges: both locks are held.
+func (c *Context) setRanges(next ranges) {
 	c.ranges = next
 	c.found.keep(next)
 	c.draining.keep(next)
-	if c.armed {
-		err = e.exact.home(c)
-	}
-	e.exact.mu.Unlock()
-	e.ranges += len(next) - len(before)
-	if !c.armed || err != nil {
+}
+
+// changeDiff takes the baselines of what is new. Preconditions: e.mu held, c.armed.
+func (c *Context) changeDiff(before, next ranges) error {
+	if err := c.e.begin(next.minus(before), c.opts.CountBytes); err != nil {
 		return err
 	}
-	switch {
-	case c.opts.Mode != Diff:
-		return e.setAccess()
-	case len(before.minus(next)) > 0:
-		return e.end()
+	c.replace(next)
+	if len(before.minus(next)) == 0 {
+		return nil
 	}
-	return nil
+	return c.e.end()
 }
 
 // Arm implements Tracker; what was found before and not harvested is forgotten. An armed
@@ -151,8 +190,7 @@ func (c *Context) Stop() error {
 func (c *Context) stop() error {
 	e := c.e
 	if c.opts.Mode != Diff {
-		c.armed = false
-		return e.disarmExact(c, nil)
+		return e.disarmExact(c)
 	}
 	if err := e.look(); err != nil {
 		return err
@@ -215,14 +253,20 @@ func (c *Context) Close() error {
 		return nil
 	}
 	c.closed = true
-	e.ranges -= len(c.ranges)
 	e.contexts = slices.DeleteFunc(e.contexts, func(o *Context) bool { return o == c })
-	if !c.armed {
+	switch {
+	case !c.armed:
 		return nil
-	}
-	c.armed = false
-	if c.opts.Mode == Diff {
+	case c.opts.Mode == Diff:
+		c.armed = false
 		return e.end()
 	}
-	return e.disarmExact(c, nil)
+	return e.disarmExact(c)
+}
+
+// Ranges are the context's, in rising order, joined where they meet.
+func (c *Context) Ranges() []Range {
+	c.e.mu.Lock()
+	defer c.e.mu.Unlock()
+	return slices.Clone(c.ranges)
 }

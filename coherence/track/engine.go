@@ -15,6 +15,9 @@ import (
 // Engine.Access. While there is such a page only one vCPU runs at a time (see the package comment).
 type Slots interface {
 	SetAccess(readOnly, absent *memory.PageSet) error
+	// Reserved returns the pages that the processors use by themselves now: page tables, descriptor tables, the
+	// stacks of exceptions. They must stay native.
+	Reserved() (*memory.PageSet, error)
 }
 
 // Options are the limits of an Engine.
@@ -27,6 +30,10 @@ type Options struct {
 	// Caches is the model of Homed, one cache a vCPU.
 	Caches coherence.Config
 }
+
+// MaxExactRanges is how many ranges all contexts in modes other than Diff may have together: each is a slot of
+// KVM's, and to change many takes long, with the guest stopped.
+const MaxExactRanges = 1024
 
 // DefaultMaxRanges is enough for 512 MiB in single pages, and fits a saved machine.
 const DefaultMaxRanges = 128 << 10
@@ -41,7 +48,6 @@ type Engine struct {
 
 	mu       sync.Mutex // before exact.mu
 	contexts []*Context
-	ranges   int // of all contexts
 	base     *baselines
 	compared *memory.PageSet // with a baseline: those of armed Diff contexts
 	dirty    *memory.PageSet // scratch
@@ -110,6 +116,15 @@ func (e *Engine) look() error {
 		return true
 	})
 	return err
+}
+
+// Look brings the contexts to date, so that State, for which the guest stands still, has less to do.
+func (e *Engine) Look() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.watching() {
+		_ = e.look() // what was not taken waits for the next look, which says the error
+	}
 }
 
 // compare looks at one page of e.compared. Preconditions: e.mu held.
@@ -227,6 +242,7 @@ func (e *Engine) promote(key uint64, chunk *baselineChunk) {
 		}
 		e.tell(Page{GPA: gpa, Lines: e.base.key.UpdateHash(chunk.twinOf(i), &sums[i])})
 	}
+	freeSums(sums)
 }
 
 // end forgets the baselines that no armed context needs. Preconditions: e.mu held.
@@ -252,20 +268,38 @@ func (e *Engine) end() error {
 }
 
 // Resume starts the tracking that was restored. It is called before the guest runs, and costs it
-// nothing: baselines are taken while it runs already.
+// nothing: baselines are taken while it runs already. A machine that was just moved must run, so where
+// stores cannot be watched, pages are given back. After an error all is as before.
 func (e *Engine) Resume() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !slices.ContainsFunc(e.contexts, func(c *Context) bool { return c.restored }) {
+	var restored []*Context
+	for _, c := range e.contexts {
+		if c.restored {
+			restored = append(restored, c)
+		}
+	}
+	if len(restored) == 0 {
 		return nil // this is on the way of every resume of a machine
 	}
-	watching, diffs := e.watching(), e.mem.NewPageSet()
-	for _, c := range e.contexts {
-		if !c.restored {
-			continue
+	if err := e.resume(restored); err != nil {
+		for _, c := range restored {
+			e.exact.drop(c)
 		}
-		c.restored, c.armed = false, true
+		return errors.Join(fmt.Errorf("go on with tracking: %w", err), e.setAccess(), e.end())
+	}
+	for _, c := range restored {
+		c.restored = false
+	}
+	return nil
+}
+
+// resume arms contexts. Preconditions: e.mu held.
+func (e *Engine) resume(restored []*Context) error {
+	watching, diffs := e.watching(), e.mem.NewPageSet()
+	for _, c := range restored {
 		if c.opts.Mode == Diff {
+			c.armed = true
 			c.ranges.addTo(diffs)
 		} else if err := e.exact.enter(c); err != nil {
 			return err
@@ -276,7 +310,11 @@ func (e *Engine) Resume() error {
 			return err
 		}
 	}
-	return e.setAccess()
+	err := e.setAccess()
+	if err != nil {
+		err = e.giveBackAll()
+	}
+	return err
 }
 
 // resumeDiffs has the page log running, after which the guest may run, and has baselines taken soon.
@@ -284,7 +322,7 @@ func (e *Engine) Resume() error {
 func (e *Engine) resumeDiffs(pages *memory.PageSet, watching bool) error {
 	if !watching {
 		if err := e.pages.Start(); err != nil {
-			return fmt.Errorf("go on with tracking: %w", err)
+			return err
 		}
 	}
 	e.unseen = pages
@@ -313,9 +351,10 @@ func (e *Engine) see() error {
 	})
 	e.takeBaseline(unseen, data)
 	e.compared.Union(unseen)
-	e.unseen = nil
 	e.dirty.Clear()
-	err = e.pages.Collect(e.dirty)
+	if err = e.pages.Collect(e.dirty); err == nil {
+		e.unseen = nil
+	}
 	e.dirty.Intersect(e.compared)
 	e.dirty.Range(func(gpa memory.GPA) bool {
 		found := e.compare(gpa)

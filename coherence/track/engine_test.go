@@ -30,6 +30,8 @@ type testGuest struct {
 	e                *Engine
 	readOnly, absent *memory.PageSet
 	exits            int
+	refuse           func(readOnly, absent *memory.PageSet) bool
+	reserved         []memory.GPA
 }
 
 func newTestGuest(t testing.TB, o Options) *testGuest {
@@ -61,9 +63,22 @@ func must(t testing.TB, err error) {
 }
 
 func (g *testGuest) SetAccess(readOnly, absent *memory.PageSet) error {
+	if g.refuse != nil && g.refuse(readOnly, absent) {
+		return errRefused
+	}
 	g.readOnly, g.absent = readOnly, absent
 	return nil
 }
+
+func (g *testGuest) Reserved() (*memory.PageSet, error) {
+	set := g.mem.NewPageSet()
+	for _, page := range g.reserved {
+		set.Add(page)
+	}
+	return set, nil
+}
+
+var errRefused = errors.New("no slots are left")
 
 // store is a store of guest code.
 func (g *testGuest) store(cpu int, gpa memory.GPA, p []byte) {
@@ -227,10 +242,100 @@ func TestBlind(t *testing.T) {
 			t.Errorf("%s: %d stores exited, want 1", mode, g.exits)
 		}
 		g.want(mode.String(), c, lines{0: 2, 0x1000: ^uint64(0)})
+		g.store(0, 0x1000, []byte{1})
 		must(t, c.Stop())
+		g.want(mode.String()+", stopped", c, lines{0x1000: ^uint64(0)})
 		must(t, c.Arm())
 		g.store(0, 0x1000, []byte{1})
 		g.want("armed again", c, lines{0x1000: 1})
+		if any, err := g.e.BlindAll(); !any || err != nil {
+			t.Errorf("all: %t, %v", any, err)
+		}
+		if any, err := g.e.BlindAll(); any || err != nil {
+			t.Errorf("all again: %t, %v", any, err)
+		}
+		g.want("all given back", c, lines{0: ^uint64(0), 0x1000: ^uint64(0)})
+	}
+}
+
+// What the processors use by themselves does not exit, and is reported as a whole.
+func TestReserved(t *testing.T) {
+	g := newTestGuest(t, Options{})
+	g.reserved = []memory.GPA{0x1000, 0x9000}
+	c := g.context(ContextOptions{Mode: Homed}, Range{0, 3 * memory.PageSize})
+	must(t, c.Arm())
+	if g.absent.Has(0x1000) || !g.absent.Has(0) {
+		t.Error("a page table exits, or nothing does")
+	}
+	g.want("harvest", c, lines{0x1000: ^uint64(0)})
+}
+
+// Where the guest's access cannot be changed, what was before holds: ranges, and what is watched.
+func TestAccessRefused(t *testing.T) {
+	for _, mode := range []Mode{Stores, Homed} {
+		g := newTestGuest(t, Options{})
+		c := g.context(ContextOptions{Mode: mode}, Range{0, memory.PageSize})
+		g.refuse = func(readOnly, absent *memory.PageSet) bool { return readOnly.Len()+absent.Len() > 1 }
+		must(t, c.Arm())
+		if err := c.Register([]Range{{0x2000, memory.PageSize}}); !errors.Is(err, errRefused) {
+			t.Errorf("%s: register: %v", mode, err)
+		}
+		if got := c.Ranges(); !slices.Equal(got, []Range{{0, memory.PageSize}}) {
+			t.Errorf("%s: ranges %v after a failure", mode, got)
+		}
+		g.store(0, 0x80, []byte{1})
+		g.store(0, 0x2080, []byte{1})
+		g.want(mode.String(), c, lines{0: 4})
+		other := g.context(ContextOptions{Mode: mode}, Range{0x5000, memory.PageSize})
+		if err := other.Arm(); !errors.Is(err, errRefused) {
+			t.Errorf("%s: arm: %v", mode, err)
+		}
+		if _, err := other.Harvest(0, func(Page) {}); !errors.Is(err, ErrState) {
+			t.Errorf("%s: it is armed after a failure: %v", mode, err)
+		}
+		g.store(0, 0x40, []byte{1})
+		g.want(mode.String()+" again", c, lines{0: 2})
+		saved, err := c.State()
+		must(t, err)
+		must(t, g.e.Close())
+		// A machine that was moved runs, though nothing can be watched there.
+		g.refuse = func(readOnly, absent *memory.PageSet) bool { return readOnly.Len()+absent.Len() > 0 }
+		g.e = g.newEngine(Options{})
+		c, err = g.e.RestoreContext(saved)
+		must(t, err)
+		must(t, g.e.Resume())
+		g.want(mode.String()+", moved", c, lines{0: ^uint64(0)})
+		// Nor is it lost when nothing works at all.
+		g.refuse = func(*memory.PageSet, *memory.PageSet) bool { return true }
+		other, err = g.e.RestoreContext(saved)
+		must(t, err)
+		for range 2 {
+			if err := g.e.Resume(); !errors.Is(err, errRefused) {
+				t.Errorf("%s: resume: %v", mode, err)
+			}
+		}
+		g.refuse = nil
+	}
+}
+
+// Ranges that cost slots are few; the host's own are not counted among the guest's.
+func TestRangeLimits(t *testing.T) {
+	g := newTestGuest(t, Options{MaxRanges: 2})
+	var many []Range
+	for i := range memory.GPA(MaxExactRanges + 1) {
+		many = append(many, Range{i * 128, 64})
+	}
+	c, err := g.e.NewContext(ContextOptions{Mode: Stores, Unlimited: true})
+	must(t, err)
+	if err := c.Register(many); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("%d ranges of stores: %v", len(many), err)
+	}
+	d, err := g.e.NewContext(ContextOptions{Unlimited: true})
+	must(t, err)
+	must(t, d.Register(many))
+	guests := g.context(ContextOptions{}, many[:2]...)
+	if err := guests.Register(many[2:3]); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("a range too many: %v", err)
 	}
 }
 

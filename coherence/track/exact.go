@@ -1,6 +1,7 @@
 package track
 
 import (
+	"errors"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -74,7 +75,7 @@ func (x *exact) accessPage(page memory.GPA, lines uint64, move movement, store b
 	for _, c := range x.armed {
 		mine := lines & c.ranges.lines(page)
 		switch {
-		case c.opts.Mode == Homed:
+		case c.region != 0:
 			homed |= mine
 		case store && mine != 0:
 			c.found.add(Page{GPA: page, Lines: mine})
@@ -95,7 +96,7 @@ func (e *Engine) armExact(c *Context) error {
 		err = e.setAccess()
 	}
 	if err != nil {
-		return e.disarmExact(c, err)
+		return errors.Join(err, e.disarmExact(c))
 	}
 	return nil
 }
@@ -104,7 +105,17 @@ func (e *Engine) armExact(c *Context) error {
 func (x *exact) enter(c *Context) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	c.armed = true
 	x.armed = append(x.armed, c)
+	return x.home(c)
+}
+
+// replace changes the ranges of an armed context.
+func (x *exact) replace(c *Context, next ranges) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.unhome(c)
+	c.setRanges(next)
 	return x.home(c)
 }
 
@@ -115,18 +126,19 @@ func (x *exact) leave() {
 	x.armed, x.device = nil, nil
 }
 
-// disarmExact ends it, and returns err or why it could not. What is in the caches is harvested.
-// Preconditions: Engine.mu held.
-func (e *Engine) disarmExact(c *Context, err error) error {
-	x := &e.exact
+// disarmExact ends it, after a last look. Preconditions: Engine.mu held.
+func (e *Engine) disarmExact(c *Context) error {
+	e.exact.drop(c)
+	return e.setAccess()
+}
+
+func (x *exact) drop(c *Context) {
 	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.lookBlind(c)
 	x.unhome(c)
+	c.armed = false
 	x.armed = slices.DeleteFunc(x.armed, func(o *Context) bool { return o == c })
-	x.mu.Unlock()
-	if accessErr := e.setAccess(); err == nil {
-		return accessErr
-	}
-	return err
 }
 
 // home makes a region of the device's core of a Homed context. Preconditions: x.mu held.
@@ -172,14 +184,7 @@ func (x *exact) unhome(c *Context) {
 // harvest moves what the device has seen of a Homed context to what was found. Without a snoop
 // it misses lines that are pending in a cache. Preconditions: x.mu held.
 func (x *exact) harvest(c *Context, snoop bool) error {
-	if c.armed && c.opts.Mode != Diff && x.blind != nil {
-		x.blind.Range(func(page memory.GPA) bool {
-			if lines := c.ranges.lines(page); lines != 0 {
-				c.found.add(Page{GPA: page, Lines: lines, Inexact: true})
-			}
-			return true
-		})
-	}
+	x.lookBlind(c)
 	if c.region == 0 {
 		return nil
 	}
@@ -190,6 +195,19 @@ func (x *exact) harvest(c *Context, snoop bool) error {
 	return err
 }
 
+// lookBlind finds all lines of c in pages that are given back. Preconditions: x.mu held.
+func (x *exact) lookBlind(c *Context) {
+	if !c.armed || c.opts.Mode == Diff || x.blind == nil {
+		return
+	}
+	x.blind.Range(func(page memory.GPA) bool {
+		if lines := c.ranges.lines(page); lines != 0 {
+			c.found.add(Page{GPA: page, Lines: lines, Inexact: true})
+		}
+		return true
+	})
+}
+
 // Blind gives pages back to the guest whose instructions there cannot be served by exits: code that is
 // fetched from an absent page, or an instruction that nobody can emulate. While a context watches
 // them they are reported as a whole at each harvest. It reports false, and does
@@ -197,29 +215,98 @@ func (x *exact) harvest(c *Context, snoop bool) error {
 func (e *Engine) Blind(pages []memory.GPA) (bool, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if !e.exact.addBlind(e.mem, pages) {
+		return false, nil
+	}
+	return true, e.setAccess()
+}
+
+// BlindAll is Blind of all pages that exit.
+func (e *Engine) BlindAll() (bool, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	x := &e.exact
 	x.mu.Lock()
-	watched, any := x.watched.Load(), false
-	for _, page := range pages {
-		if watched != nil && watched.Has(page) {
-			if x.blind == nil {
-				x.blind = e.mem.NewPageSet()
-			}
-			any = !x.blind.Has(page) || any
-			x.blind.Add(page)
-		}
-	}
+	watched := x.watched.Load()
+	any := watched != nil && (x.blind == nil || x.blind.Len() < watched.Len())
 	x.mu.Unlock()
 	if !any {
 		return false, nil
 	}
-	return true, e.setAccess()
+	return true, e.giveBackAll()
+}
+
+// giveBackAll gives all watched pages back. Preconditions: e.mu held.
+func (e *Engine) giveBackAll() error {
+	x := &e.exact
+	x.mu.Lock()
+	x.blind = e.mem.NewPageSet()
+	for _, c := range x.armed {
+		c.ranges.addTo(x.blind)
+	}
+	x.mu.Unlock()
+	return e.setAccess()
+}
+
+// maxBlindPages bounds the slots that pages cost which are given back one by one; beyond it all are.
+const maxBlindPages = 512
+
+func (x *exact) addBlind(mem *memory.Guest, pages []memory.GPA) (added bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	watched := x.watched.Load()
+	for _, page := range pages {
+		if watched == nil || !watched.Has(page) || x.blind != nil && x.blind.Has(page) {
+			continue
+		}
+		if x.blind == nil {
+			x.blind = mem.NewPageSet()
+		}
+		x.blind.Add(page)
+		added = true
+	}
+	if added && x.blind.Len() > maxBlindPages {
+		x.blind.Union(watched)
+	}
+	return added
+}
+
+// blindReserved gives back what the processors use in ways that do not exit. Preconditions: Engine.mu held.
+func (e *Engine) blindReserved() error {
+	x := &e.exact
+	x.mu.Lock()
+	watching := len(x.armed) > 0
+	x.mu.Unlock()
+	if !watching {
+		return nil
+	}
+	reserved, err := e.slots.Reserved()
+	if err != nil {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	watched := e.mem.NewPageSet()
+	for _, c := range x.armed {
+		c.ranges.addTo(watched)
+	}
+	if reserved.Intersect(watched); reserved.Len() == 0 {
+		return nil
+	}
+	if x.blind == nil {
+		x.blind = e.mem.NewPageSet()
+	}
+	x.blind.Union(reserved)
+	return nil
 }
 
 // setAccess gives the guest the access that the armed contexts need. Preconditions: Engine.mu held.
 func (e *Engine) setAccess() error {
 	if e.slots == nil {
 		return nil
+	}
+	if err := e.blindReserved(); err != nil {
+		return err
 	}
 	readOnly, absent := e.mem.NewPageSet(), e.mem.NewPageSet()
 	x := &e.exact

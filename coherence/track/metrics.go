@@ -1,7 +1,5 @@
 package track
 
-import "slices"
-
 // Metrics are the counters of an Engine. Comparable.
 type Metrics struct {
 	Contexts int `json:"contexts"`
@@ -15,11 +13,4 @@ func (e *Engine) Metrics() Metrics {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return Metrics{Contexts: len(e.contexts), BaselineBytes: e.base.usedBytes}
-}
-
-// Ranges are the context's, in rising order, joined where they meet.
-func (c *Context) Ranges() []Range {
-	c.e.mu.Lock()
-	defer c.e.mu.Unlock()
-	return slices.Clone(c.ranges)
 }

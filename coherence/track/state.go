@@ -29,6 +29,8 @@ type ContextState struct {
 const (
 	maxFoundBytes = 256 << 10 // of a context: those of a device together fit a saved machine
 
+	minRecordBytes = 10
+
 	foundInexact = 1 << 0
 	foundCounted = 1 << 1
 )
@@ -52,8 +54,12 @@ func (c *Context) State() (ContextState, error) {
 		return ContextState{}, err
 	}
 	all := newLineSet(c.opts.CountBytes)
-	c.draining.each(all.add)
-	c.found.each(all.add)
+	if c.draining.sizePages+c.found.sizePages > maxFoundBytes/minRecordBytes {
+		all.tooMany = true
+	} else {
+		c.draining.each(all.add)
+		c.found.each(all.add)
+	}
 	s := ContextState{
 		Mode: c.opts.Mode, CountBytes: c.opts.CountBytes, Armed: c.armed || c.restored, Began: c.began,
 		Ranges: c.ranges.encode(),
@@ -136,6 +142,9 @@ func uvarint(in []byte) (v uint64, rest []byte, err error) {
 
 // encode returns the records, or that they are too many.
 func (s *lineSet) encode() (out []byte, all bool) {
+	if s.tooMany {
+		return nil, true
+	}
 	at := uint64(0) // page number
 	s.each(func(p Page) {
 		if len(out) > maxFoundBytes {

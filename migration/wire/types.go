@@ -36,8 +36,8 @@ const (
 const (
 	maxControlBytes     = 16 << 10
 	maxDescriptionBytes = 16 << 20
-	// MaxStateBytes bounds a saved state: some 20 KiB a vCPU and a few KiB a device, so this is ample. It
-	// is vmm.MaxSavedBytes.
+	// MaxStateBytes bounds a saved state: some 20 KiB a vCPU, a few KiB a device, and up to 6 MiB of what the FPGA's
+	// contexts found. It is vmm.MaxSavedBytes.
 	MaxStateBytes = 16 << 20
 	// MaxBatchBytes bounds the payload of one PAGES frame.
 	MaxBatchBytes = 1 << 20

@@ -18,7 +18,8 @@ type dirtyRing struct {
 	vm        *VM
 	sizeBytes int
 
-	// mu covers the rings of all vCPUs and all below. It comes before VM.mu.
+	// mu covers the rings of all vCPUs and all below. It comes after VM.slotsMu, held while entries are read: the
+	// numbers of slots must mean what they meant to KVM; and before VM.mu.
 	mu      sync.Mutex
 	guest   *memory.Guest
 	slots   []slot          // during a harvest; the index is the number
@@ -32,6 +33,8 @@ func (r *dirtyRing) attach(g *memory.Guest) {
 }
 
 func (r *dirtyRing) Start() error {
+	r.vm.slotsMu.Lock()
+	defer r.vm.slotsMu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.pending = r.guest.NewPageSet()
@@ -39,6 +42,8 @@ func (r *dirtyRing) Start() error {
 }
 
 func (r *dirtyRing) Stop() error {
+	r.vm.slotsMu.Lock()
+	defer r.vm.slotsMu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.vm.setLogging(false); err != nil {
@@ -50,6 +55,8 @@ func (r *dirtyRing) Stop() error {
 }
 
 func (r *dirtyRing) Collect(into *memory.PageSet) error {
+	r.vm.slotsMu.Lock()
+	defer r.vm.slotsMu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.pending == nil {
@@ -61,7 +68,7 @@ func (r *dirtyRing) Collect(into *memory.PageSet) error {
 	return err
 }
 
-// drain makes room in the rings.
+// drain makes room in the rings. Preconditions: VM.slotsMu held.
 func (r *dirtyRing) drain() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -99,6 +99,8 @@ func (c *VCPU) HarvestRing() error {
 	if c.vm.ring == nil {
 		return ErrNoRing
 	}
+	c.vm.slotsMu.Lock()
+	defer c.vm.slotsMu.Unlock()
 	return c.vm.ring.drain()
 }
 

@@ -46,7 +46,7 @@ func Open(m machine, r api.TrackRequest) (_ *Watch, err error) {
 		return nil, ended(m)
 	default:
 	}
-	lines, err := m.Lines().NewContext(track.ContextOptions{Mode: modes[r.Mode], CountBytes: r.CountBytes})
+	lines, err := m.Lines().NewContext(track.ContextOptions{Mode: modes[r.Mode], CountBytes: r.CountBytes, Unlimited: true})
 	if err != nil {
 		return nil, err
 	}
