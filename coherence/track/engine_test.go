@@ -307,7 +307,7 @@ func TestAccessRefused(t *testing.T) {
 		g.want(mode.String()+", moved", c, lines{0: ^uint64(0)})
 		// Nor is it lost when nothing works at all.
 		g.refuse = func(*memory.PageSet, *memory.PageSet) bool { return true }
-		other, err = g.e.RestoreContext(saved)
+		_, err = g.e.RestoreContext(saved)
 		must(t, err)
 		for range 2 {
 			if err := g.e.Resume(); !errors.Is(err, errRefused) {
