@@ -599,17 +599,29 @@ func TestSaveAndRestore(t *testing.T) {
 	}
 }
 
-// Too much to save becomes everything.
+// Too much to save becomes whole pages, and then everything.
 func TestSaveTooMuch(t *testing.T) {
-	s := newLineSet(false)
-	for i := range memory.GPA(maxFoundBytes / 9) {
-		s.add(Page{GPA: i * 3 * memory.PageSize, Lines: 1})
-	}
-	if _, all := s.encode(); !all {
-		t.Error("no limit")
-	}
 	g := newTestGuest(t, Options{})
-	c, err := g.e.RestoreContext(ContextState{Armed: true, Ranges: ranges{{0x1040, 0x1000}}.encode(), FoundAll: true})
+	c := g.context(ContextOptions{}, Range{0, chunkBytes})
+	must(t, c.Arm())
+	want := lines{}
+	for i := range memory.GPA(100) {
+		gpa := i * 3 * memory.PageSize
+		g.store(0, gpa, []byte{1})
+		want[gpa] = ^uint64(0)
+	}
+	must(t, g.e.look())
+	out, tooMany := c.encodePages()
+	if tooMany {
+		t.Fatal("100 pages are too many")
+	}
+	must(t, g.e.Close())
+	g.e = g.newEngine(Options{})
+	c, err := g.e.RestoreContext(ContextState{Began: true, Ranges: ranges{{0, chunkBytes}}.encode(), FoundPages: out})
+	must(t, err)
+	g.want("pages", c, want)
+
+	c, err = g.e.RestoreContext(ContextState{Armed: true, Ranges: ranges{{0x1040, 0x1000}}.encode(), FoundAll: true})
 	must(t, err)
 	must(t, g.e.Resume())
 	g.want("everything", c, lines{0x1000: ^uint64(1), 0x2000: 1})
@@ -618,12 +630,11 @@ func TestSaveTooMuch(t *testing.T) {
 func FuzzRestoreContext(f *testing.F) {
 	good := newLineSet(true)
 	good.add(Page{GPA: 0x2000, Lines: 5, Counted: true, ChangedBytes: 7})
-	found, _ := good.encode()
-	f.Add(uint8(0), true, ranges{{0x1000, 0x2000}}.encode(), found)
-	f.Add(uint8(2), false, []byte{0xff}, []byte{1, 2})
+	f.Add(uint8(0), true, ranges{{0x1000, 0x2000}}.encode(), good.encode(), []byte{1, 2})
+	f.Add(uint8(2), false, []byte{0xff}, []byte{1, 2}, []byte{})
 	g := newTestGuest(f, Options{MaxRanges: 100})
-	f.Fuzz(func(t *testing.T, mode uint8, armed bool, saved, found []byte) {
-		c, err := g.e.RestoreContext(ContextState{Mode: Mode(mode), Armed: armed, Ranges: saved, Found: found})
+	f.Fuzz(func(t *testing.T, mode uint8, armed bool, saved, found, pages []byte) {
+		c, err := g.e.RestoreContext(ContextState{Mode: Mode(mode), Armed: armed, Ranges: saved, Found: found, FoundPages: pages})
 		if err != nil {
 			return
 		}

@@ -22,7 +22,6 @@ func pageInChunk(gpa memory.GPA) uint64 { return uint64(gpa) % chunkBytes / memo
 type lineSet struct {
 	counted   bool // keep ChangedBytes
 	sizePages int
-	tooMany   bool // not all were added
 	chunks    map[uint64]*lineChunk
 	last      *lineChunk // of key lastKey: pages come in order
 	lastKey   uint64

@@ -12,7 +12,7 @@ import (
 var ErrBadState = errors.New("the saved tracking is damaged")
 
 // ContextState is a saved context. Its size is bounded: ranges by Options.MaxRanges, what was found by
-// maxFoundBytes, beyond which all lines of the ranges count as found.
+// maxFoundBytes, beyond which whole pages count as found, and at last all lines of the ranges.
 type ContextState struct {
 	Mode       Mode `json:"mode"`
 	CountBytes bool `json:"count_bytes"`
@@ -22,14 +22,17 @@ type ContextState struct {
 	Ranges []byte `json:"ranges"`
 	// Found are records: a varint of the pages from the page before, a byte of flags, 8 bytes of
 	// lines, and a varint of changed bytes if it is counted.
-	Found    []byte `json:"found"`
-	FoundAll bool   `json:"found_all"`
+	Found []byte `json:"found"`
+	// FoundPages are runs of pages, pairs of varints: the gap to the end of the run before, and the size.
+	FoundPages []byte `json:"found_pages"`
+	FoundAll   bool   `json:"found_all"`
 }
 
 const (
 	maxFoundBytes = 256 << 10 // of a context: those of a device together fit a saved machine
 
-	minRecordBytes = 10
+	// A record has at most 10 bytes beside two varints, which are of 1 to 10 bytes: mostly short.
+	maxFoundPages = maxFoundBytes / 20
 
 	foundInexact = 1 << 0
 	foundCounted = 1 << 1
@@ -53,19 +56,42 @@ func (c *Context) State() (ContextState, error) {
 	if err := e.exact.harvest(c, true); err != nil {
 		return ContextState{}, err
 	}
-	all := newLineSet(c.opts.CountBytes)
-	if c.draining.sizePages+c.found.sizePages > maxFoundBytes/minRecordBytes {
-		all.tooMany = true
-	} else {
-		c.draining.each(all.add)
-		c.found.each(all.add)
-	}
 	s := ContextState{
 		Mode: c.opts.Mode, CountBytes: c.opts.CountBytes, Armed: c.armed || c.restored, Began: c.began,
 		Ranges: c.ranges.encode(),
 	}
-	s.Found, s.FoundAll = all.encode()
+	if c.draining.sizePages+c.found.sizePages > maxFoundPages {
+		s.FoundPages, s.FoundAll = c.encodePages()
+		return s, nil
+	}
+	all := newLineSet(c.opts.CountBytes)
+	c.draining.each(all.add)
+	c.found.each(all.add)
+	s.Found = all.encode()
 	return s, nil
+}
+
+// encodePages returns the runs of pages with a found line, or that they are too many.
+func (c *Context) encodePages() (out []byte, tooMany bool) {
+	pages := c.e.mem.NewPageSet()
+	for _, set := range []*lineSet{c.draining, c.found} {
+		set.each(func(p Page) { pages.Add(p.GPA) })
+	}
+	var runs ranges
+	pages.Range(func(gpa memory.GPA) bool {
+		runs = runs.appendJoined([]Range{{gpa, memory.PageSize}})
+		return true
+	})
+	at := memory.GPA(0)
+	for _, r := range runs {
+		out = binary.AppendUvarint(out, uint64(r.Base-at)/memory.PageSize)
+		out = binary.AppendUvarint(out, r.SizeBytes/memory.PageSize)
+		at = r.end()
+	}
+	if len(out) > maxFoundBytes {
+		return nil, true
+	}
+	return out, false
 }
 
 // RestoreContext makes a context as it was saved. If it was armed it is again after Resume. Errors wrap
@@ -98,6 +124,9 @@ func (c *Context) restore(s ContextState) error {
 		})
 		return nil
 	}
+	if err := c.decodePages(s.FoundPages); err != nil {
+		return err
+	}
 	return c.decodeFound(s.Found)
 }
 
@@ -122,7 +151,7 @@ func decodeRanges(in []byte, most int) (list []Range, err error) {
 		if size, in, err = uvarint(in); err != nil {
 			return nil, err
 		}
-		const lines = 1 << 58
+		const lines = 1 << 57 // an address below 2^63, twice which does not wrap
 		if gap > lines || size > lines || at > lines || len(list) == most {
 			return nil, fmt.Errorf("%w: a range is impossible", ErrBadState)
 		}
@@ -140,16 +169,10 @@ func uvarint(in []byte) (v uint64, rest []byte, err error) {
 	return v, in[n:], nil
 }
 
-// encode returns the records, or that they are too many.
-func (s *lineSet) encode() (out []byte, all bool) {
-	if s.tooMany {
-		return nil, true
-	}
+// encode returns the records.
+func (s *lineSet) encode() (out []byte) {
 	at := uint64(0) // page number
 	s.each(func(p Page) {
-		if len(out) > maxFoundBytes {
-			return
-		}
 		page := uint64(p.GPA) / memory.PageSize
 		out = binary.AppendUvarint(out, page-at)
 		at = page
@@ -166,10 +189,29 @@ func (s *lineSet) encode() (out []byte, all bool) {
 			out = binary.AppendUvarint(out, uint64(p.ChangedBytes))
 		}
 	})
-	if len(out) > maxFoundBytes {
-		return nil, true
+	return out
+}
+
+// decodePages adds all lines of saved runs of pages to what was found.
+func (c *Context) decodePages(in []byte) error {
+	runs, err := decodeRanges(in, len(in))
+	if err != nil {
+		return err
 	}
-	return out, false
+	for _, r := range runs { // which are in pages where ranges are in lines
+		first, size := memory.GPA(uint64(r.Base)/LineBytes*memory.PageSize), r.SizeBytes/LineBytes
+		if size > c.e.mem.Pages() || !c.e.mem.Contains(first, size*memory.PageSize) {
+			return fmt.Errorf("%w: %d pages at %#x", ErrBadState, size, uint64(first))
+		}
+		for page := first; page < first+memory.GPA(size)*memory.PageSize; page += memory.PageSize {
+			lines := c.ranges.lines(page)
+			if lines == 0 {
+				return fmt.Errorf("%w: page %#x is outside of the ranges", ErrBadState, uint64(page))
+			}
+			c.found.add(Page{GPA: page, Lines: lines, Inexact: true})
+		}
+	}
+	return nil
 }
 
 // decodeFound adds saved records to what was found.
