@@ -233,6 +233,28 @@ func testOracleBlind(t *testing.T, mode track.Mode) {
 	}
 }
 
+// Stores begin and cease to exit while two vCPUs do locked instructions on the same words: none is lost.
+func TestArmBesideAtomics(t *testing.T) {
+	for _, mode := range []track.Mode{track.Diff, track.Stores, track.Homed} {
+		t.Run(mode.String(), func(t *testing.T) {
+			m, out, model, region := linesMachine(t, 2, fmt.Sprintf("vcpus=2 pages=2 steps=%d kinds=atomic", repeats(500_000)))
+			if err := m.Feed(t.Context(), []byte("g")); err != nil {
+				t.Fatal(err)
+			}
+			for range repeats(50) {
+				if err := tracked(t, m, mode, region).Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			model.Round()
+			out.waitFor(t, 0, "lines round=1 ")
+			if err := model.Check(m.Memory()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // All of a guest's memory in the modes in which accesses exit: page tables, descriptors, code and stacks with the
 // rest. It goes on, and its memory is right.
 func TestTrackEverything(t *testing.T) {
