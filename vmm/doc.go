@@ -22,11 +22,12 @@
 // A vCPU that is held stays parked whatever is wanted of it; holds add up. freeze holds all of
 // them for a function, whatever the machine's status is and without Machine.mu, so that a device may need it while
 // a pause waits for that device: slots of RAM change so (lines.go). While some RAM exits, turns.go
-// holds all vCPUs but one. A vCPU parks for a hold where it parks for a wish: only after EINTR, between two instructions.
+// holds all vCPUs but one. A vCPU parks for a hold where it parks for a wish: after EINTR, or before
+// an instruction that KVM could not begin; always between two instructions.
 //
 // Accesses to RAM that exit go to package coherence/track, which knows why. An instruction that KVM cannot emulate
 // there is done by package vector, or the pages that it touches are given back to the guest (emulate.go), by a
-// goroutine beside the vCPU, which is held meanwhile: what the guest runs never ends it.
+// goroutine beside the vCPU, which is held meanwhile: that a page is watched never ends a guest.
 //
 // # The supervisor
 //

@@ -80,11 +80,10 @@ func (s *slots) Reserved() (*memory.PageSet, error) {
 		}
 		return nil
 	})
-	set := s.m.mem.NewPageSet()
-	for i := range registers {
-		reservedPages(s.m.mem, &registers[i], set)
+	if err != nil {
+		return nil, err
 	}
-	return set, err
+	return reservedPages(s.m.mem, registers), nil
 }
 
 // freeze calls f while no vCPU is in the guest, whatever the status of the machine is.

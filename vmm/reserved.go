@@ -7,51 +7,56 @@ import (
 	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
 
-// maxTablePages bounds the search for page tables; those of a guest with more are found by the exits that
-// cannot be served, if at all.
-const maxTablePages = 1 << 16
+// maxTablePages bounds the search for page tables, of all processors together: 16 MiB of tables map 8 GiB in small pages. Those
+// of a guest with more are found by the exits that cannot be served, if at all.
+const maxTablePages = 4096
 
-// reservedPages adds what a processor with these registers uses by itself: the page tables, and where they map
-// them the descriptor tables, the task segment and the stacks that it names. Accesses of
-// the processor to those do not exit as the program's do, and end the guest where there is no slot.
-func reservedPages(mem *memory.Guest, s *kvm.Sregs, into *memory.PageSet) {
+// reservedPages returns what processors with these registers use by themselves: the page tables, and where they map
+// them the descriptor tables, the task segments and the stacks that those name. Accesses of
+// a processor to those do not exit as the program's do, and end the guest where there is no slot.
+func reservedPages(mem *memory.Guest, registers []kvm.Sregs) *memory.PageSet {
 	const paging = 1 << 31
 	w := &tableWalk{mem: mem, tables: mem.NewPageSet()}
-	if s.CR0&paging != 0 {
-		w.levels, w.entryBytes = tableForm(s)
-		w.root = memory.GPA(s.CR3 & entryAddress)
-		if w.levels == 3 {
-			w.root = memory.GPA(s.CR3 & (1<<32 - 1<<5))
+	all := mem.NewPageSet()
+	for i := range registers {
+		s := &registers[i]
+		w.levels, w.entryBytes, w.root = 0, 0, 0
+		if s.CR0&paging != 0 {
+			w.levels, w.entryBytes, w.root = tableForm(s)
+			w.findRoot()
 		}
-		w.find(w.root&^(memory.PageSize-1), w.levels)
-		into.Union(w.tables)
+		w.addRange(s.GDT.Base, uint64(s.GDT.Limit)+1, all)
+		w.addRange(s.IDT.Base, uint64(s.IDT.Limit)+1, all)
+		w.addRange(s.TR.Base, uint64(s.TR.Limit)+1, all)
+		if w.levels >= 4 && s.TR.Limit >= taskBytes-1 {
+			w.addStacks(s.TR.Base, all)
+		}
 	}
-	w.addRange(s.GDT.Base, uint64(s.GDT.Limit)+1, into)
-	w.addRange(s.IDT.Base, uint64(s.IDT.Limit)+1, into)
-	w.addRange(s.TR.Base, uint64(s.TR.Limit)+1, into)
-	if w.levels >= 4 && s.TR.Limit >= taskBytes-1 {
-		w.addStacks(s.TR.Base, into)
-	}
+	all.Union(w.tables)
+	return all
 }
 
-// tableForm returns the form of the page tables (Intel SDM vol. 3, 4.1.1).
-func tableForm(s *kvm.Sregs) (levels int, entryBytes uint64) {
+// tableForm returns the form of the page tables and their root (Intel SDM vol. 3, 4.1.1).
+func tableForm(s *kvm.Sregs) (levels int, entryBytes uint64, root memory.GPA) {
 	const lma, pae, la57 = 1 << 10, 1 << 5, 1 << 12
+	root = memory.GPA(s.CR3 & entryAddress)
 	switch {
 	case s.EFER&lma != 0 && s.CR4&la57 != 0:
-		return 5, 8
+		return 5, 8, root
 	case s.EFER&lma != 0:
-		return 4, 8
+		return 4, 8, root
 	case s.CR4&pae != 0:
-		return 3, 8
+		return 3, 8, memory.GPA(s.CR3 & (1<<32 - 1<<5))
 	}
-	return 2, 4
+	return 2, 4, root
 }
 
 // addRange adds the pages behind linear addresses; without paging they are physical.
 func (w *tableWalk) addRange(linear, sizeBytes uint64, into *memory.PageSet) {
-	for at := linear &^ (memory.PageSize - 1); at < linear+min(sizeBytes, 1<<20); at += memory.PageSize {
-		if gpa, ok := w.translate(at); ok {
+	first := linear &^ (memory.PageSize - 1)
+	pages := (linear%memory.PageSize + min(sizeBytes, 1<<20) + memory.PageSize - 1) / memory.PageSize
+	for i := range pages { // a count: the guest may have put the range at the end of the address space
+		if gpa, ok := w.translate(first + i*memory.PageSize); ok {
 			into.Add(gpa)
 		}
 	}
@@ -99,6 +104,20 @@ func (w *tableWalk) entry(at memory.GPA) uint64 {
 	}
 	v, _ := w.mem.LoadUint64(at)
 	return v
+}
+
+// findRoot adds the root and all that it leads to. That of PAE is four entries in a page of other things.
+func (w *tableWalk) findRoot() {
+	if w.levels != 3 {
+		w.find(w.root, w.levels)
+		return
+	}
+	w.tables.Add(w.root)
+	for i := range memory.GPA(4) {
+		if e := w.entry(w.root + 8*i); e&entryPresent != 0 {
+			w.find(memory.GPA(e&entryAddress), 2)
+		}
+	}
 }
 
 // find adds the table at gpa and all that it leads to.

@@ -8,7 +8,8 @@ const turnTime = 2 * time.Millisecond
 
 // turns lets the vCPUs run one at a time. While stores exit, KVM emulates a locked instruction
 // as a load, a computation and a plain write that exits, so another vCPU could come between
-// them. A turn ends between two instructions: a vCPU parks only when KVM_RUN has returned EINTR.
+// them. A turn ends between two instructions: a vCPU parks only when KVM_RUN has returned EINTR, or
+// before an instruction that KVM could not begin.
 type turns struct {
 	cpus []*vcpu
 	stop chan struct{}

@@ -258,7 +258,7 @@ var errVCPUGone = errors.New("the machine has stopped")
 // do runs f on the vCPU's thread. Preconditions: the vCPU is parked.
 func (c *vcpu) do(f func(*kvm.VCPU) error) error {
 	c.mu.Lock()
-	if c.is == gone {
+	if c.is == gone || c.want == gone { // it may have left its park: nobody would do it
 		c.mu.Unlock()
 		return errVCPUGone
 	}

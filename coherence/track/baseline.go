@@ -62,9 +62,14 @@ func (b *baselines) reserve(key uint64, count bool) *baselineChunk {
 		switch {
 		case b.kind == None:
 		case (count || b.kind == Twin) && b.spendTwin():
-			c.twin = newTwin()
+			if c.twin = newTwin(); c.twin == nil {
+				b.usedBytes -= twinChunkBytes
+				b.twinBytes -= twinChunkBytes
+			}
 		case b.spend(hashChunkBytes):
-			c.sums = newSums()
+			if c.sums = newSums(); c.sums == nil {
+				b.usedBytes -= hashChunkBytes
+			}
 		}
 	}
 	return c
@@ -75,9 +80,15 @@ func (b *baselines) promote(c *baselineChunk) (sums [][LinesPerPage]uint64, ok b
 	if c.twin != nil || b.kind == None || !b.spendTwin() {
 		return nil, false
 	}
+	twin := newTwin()
+	if twin == nil {
+		b.usedBytes -= twinChunkBytes
+		b.twinBytes -= twinChunkBytes
+		return nil, false
+	}
 	sums = c.sums
 	b.usedBytes -= c.sizeBytes()
-	c.twin, c.sums = newTwin(), nil
+	c.twin, c.sums = twin, nil
 	return sums, true
 }
 

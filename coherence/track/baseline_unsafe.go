@@ -1,7 +1,6 @@
 package track
 
 import (
-	"fmt"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -11,10 +10,15 @@ import (
 // whoever watches, and must be the host's again at once. A new mapping reads as zeros and takes no
 // memory until it is written.
 
+// newTwin returns nil where the host has no more address space to give.
 func newTwin() []byte { return mapZeros(twinChunkBytes) }
 
 func newSums() [][LinesPerPage]uint64 {
-	return unsafe.Slice((*[LinesPerPage]uint64)(unsafe.Pointer(unsafe.SliceData(mapZeros(hashChunkBytes)))), chunkPages)
+	memory := mapZeros(hashChunkBytes)
+	if memory == nil {
+		return nil
+	}
+	return unsafe.Slice((*[LinesPerPage]uint64)(unsafe.Pointer(unsafe.SliceData(memory))), chunkPages)
 }
 
 func freeTwin(twin []byte) {
@@ -29,17 +33,17 @@ func freeSums(sums [][LinesPerPage]uint64) {
 	}
 }
 
-// mapZeros panics where Go's own allocator would end the process, too: no address space is left.
 func mapZeros(sizeBytes int) []byte {
 	memory, err := unix.Mmap(-1, 0, sizeBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
-		panic(fmt.Sprintf("track: map %d bytes: %v", sizeBytes, err))
+		return nil
 	}
 	return memory
 }
 
+// unmap can only fail where a hole in a merged mapping is one mapping too many; then at least the memory goes.
 func unmap(memory []byte) {
-	if err := unix.Munmap(memory); err != nil {
-		panic(fmt.Sprintf("track: unmap %d bytes: %v", len(memory), err))
+	if unix.Munmap(memory) != nil {
+		_ = unix.Madvise(memory, unix.MADV_DONTNEED)
 	}
 }

@@ -91,11 +91,12 @@ func (c *Context) change(next ranges) error {
 	}
 	err := c.e.exact.replace(c, next)
 	if err == nil {
-		err = c.e.setAccess()
+		err = c.e.takeAccess()
 	}
 	if err != nil { // what was before did fit
 		return errors.Join(err, c.e.exact.replace(c, before), c.e.setAccess())
 	}
+	c.replace(next)
 	return nil
 }
 
@@ -186,7 +187,7 @@ func (c *Context) Stop() error {
 	return c.stop()
 }
 
-// stop disarms it. When the last look fails the context stays armed. Preconditions: e.mu held, c.armed.
+// stop disarms it. When the last look of Diff fails the context stays armed. Preconditions: e.mu held, c.armed.
 func (c *Context) stop() error {
 	e := c.e
 	if c.opts.Mode != Diff {

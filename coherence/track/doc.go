@@ -22,8 +22,9 @@
 // model moves permissions and events, so that who reads RAM needs no snoop.
 //
 // Stores and Homed are for plain data. A page that holds code, page tables, descriptors or stacks of exceptions is
-// used by the processor and by KVM in ways that do not exit. Blind gives such a page back to the guest when KVM
-// says that it cannot emulate an instruction there; it is then reported as a whole. While
+// used by the processor and by KVM in ways that do not exit. What the processors use when such a mode is armed
+// (Slots.Reserved) stays native from the start, and Blind gives pages back when KVM says that it cannot emulate an
+// instruction there; both are then reported as a whole. While
 // either mode is armed the vCPUs run one at a time (vmm/turns.go): KVM emulates a locked
 // instruction as a load and a plain store, with an exit between.
 //

@@ -310,7 +310,7 @@ func (e *Engine) resume(restored []*Context) error {
 			return err
 		}
 	}
-	err := e.setAccess()
+	err := e.takeAccess()
 	if err != nil {
 		err = e.giveBackAll()
 	}

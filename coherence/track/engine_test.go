@@ -283,6 +283,12 @@ func TestAccessRefused(t *testing.T) {
 		}
 		g.store(0, 0x80, []byte{1})
 		g.store(0, 0x2080, []byte{1})
+		full := g.refuse
+		g.refuse = func(*memory.PageSet, *memory.PageSet) bool { return true }
+		if err := c.Unregister([]Range{{0x80, 64}}); !errors.Is(err, errRefused) {
+			t.Errorf("%s: unregister: %v", mode, err)
+		}
+		g.refuse = full
 		g.want(mode.String(), c, lines{0: 4})
 		other := g.context(ContextOptions{Mode: mode}, Range{0x5000, memory.PageSize})
 		if err := other.Arm(); !errors.Is(err, errRefused) {

@@ -15,11 +15,12 @@ import (
 // exact is what sees single stores: of the guest, by its exits, and of the VMM, by
 // memory.Guest.Observe. The lock is held for moments only: a vCPU waits for it.
 type exact struct {
-	watched atomic.Pointer[memory.PageSet] // pages of armed Stores and Homed contexts; nil: none
+	watched atomic.Pointer[memory.PageSet] // pages of armed Stores and Homed contexts that exit; nil: no such context
 
 	mu     sync.Mutex      // after Engine.mu
 	armed  []*Context      // Stores and Homed
-	blind  *memory.PageSet // accesses to these cannot be served, see Blind; nil: none
+	blind  *memory.PageSet // given back, see Blind; nil: none
+	given  int             // pages given back one by one, those of the processors apart
 	device *coherence.Device
 	next   coherence.RegionID
 }
@@ -93,7 +94,7 @@ func (x *exact) accessPage(page memory.GPA, lines uint64, move movement, store b
 func (e *Engine) armExact(c *Context) error {
 	err := e.exact.enter(c)
 	if err == nil {
-		err = e.setAccess()
+		err = e.takeAccess()
 	}
 	if err != nil {
 		return errors.Join(err, e.disarmExact(c))
@@ -115,7 +116,7 @@ func (x *exact) replace(c *Context, next ranges) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.unhome(c)
-	c.setRanges(next)
+	c.ranges = next
 	return x.home(c)
 }
 
@@ -228,7 +229,7 @@ func (e *Engine) BlindAll() (bool, error) {
 	x := &e.exact
 	x.mu.Lock()
 	watched := x.watched.Load()
-	any := watched != nil && (x.blind == nil || x.blind.Len() < watched.Len())
+	any := watched != nil && watched.Len() > 0
 	x.mu.Unlock()
 	if !any {
 		return false, nil
@@ -248,7 +249,7 @@ func (e *Engine) giveBackAll() error {
 	return e.setAccess()
 }
 
-// maxBlindPages bounds the slots that pages cost which are given back one by one; beyond it all are.
+// maxBlindPages bounds the slots that pages cost which are given back one by one, beside maxReservedPages; beyond it all are.
 const maxBlindPages = 512
 
 func (x *exact) addBlind(mem *memory.Guest, pages []memory.GPA) (added bool) {
@@ -263,21 +264,22 @@ func (x *exact) addBlind(mem *memory.Guest, pages []memory.GPA) (added bool) {
 			x.blind = mem.NewPageSet()
 		}
 		x.blind.Add(page)
+		x.given++
 		added = true
 	}
-	if added && x.blind.Len() > maxBlindPages {
+	if added && x.given > maxBlindPages {
 		x.blind.Union(watched)
 	}
 	return added
 }
 
+// maxReservedPages bounds the slots that the processors' own pages cost; beyond it all is given back.
+const maxReservedPages = 1024
+
 // blindReserved gives back what the processors use in ways that do not exit. Preconditions: Engine.mu held.
 func (e *Engine) blindReserved() error {
 	x := &e.exact
-	x.mu.Lock()
-	watching := len(x.armed) > 0
-	x.mu.Unlock()
-	if !watching {
+	if !x.watching() {
 		return nil
 	}
 	reserved, err := e.slots.Reserved()
@@ -290,8 +292,8 @@ func (e *Engine) blindReserved() error {
 	for _, c := range x.armed {
 		c.ranges.addTo(watched)
 	}
-	if reserved.Intersect(watched); reserved.Len() == 0 {
-		return nil
+	if reserved.Intersect(watched); reserved.Len() > maxReservedPages {
+		reserved = watched
 	}
 	if x.blind == nil {
 		x.blind = e.mem.NewPageSet()
@@ -300,13 +302,25 @@ func (e *Engine) blindReserved() error {
 	return nil
 }
 
+// watching reports whether a context is armed.
+func (x *exact) watching() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.armed) > 0
+}
+
+// takeAccess is setAccess where more exits than before. Preconditions: Engine.mu held.
+func (e *Engine) takeAccess() error {
+	if err := e.blindReserved(); err != nil {
+		return err
+	}
+	return e.setAccess()
+}
+
 // setAccess gives the guest the access that the armed contexts need. Preconditions: Engine.mu held.
 func (e *Engine) setAccess() error {
 	if e.slots == nil {
 		return nil
-	}
-	if err := e.blindReserved(); err != nil {
-		return err
 	}
 	readOnly, absent := e.mem.NewPageSet(), e.mem.NewPageSet()
 	x := &e.exact
@@ -320,16 +334,17 @@ func (e *Engine) setAccess() error {
 	}
 	watched := len(x.armed) > 0
 	if !watched {
-		x.blind = nil
+		x.blind, x.given = nil, 0
 	}
+	blind := x.blind
 	x.mu.Unlock()
 	was := x.watched.Load()
 	if !watched && was == nil {
 		return nil
 	}
-	if x.blind != nil {
-		readOnly.Subtract(x.blind)
-		absent.Subtract(x.blind)
+	if blind != nil { // it changes only with Engine.mu held
+		readOnly.Subtract(blind)
+		absent.Subtract(blind)
 	}
 	readOnly.Subtract(absent)
 	if watched {

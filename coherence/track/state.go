@@ -53,12 +53,16 @@ func (c *Context) State() (ContextState, error) {
 	}
 	e.exact.mu.Lock()
 	defer e.exact.mu.Unlock()
-	if err := e.exact.harvest(c, true); err != nil {
-		return ContextState{}, err
-	}
 	s := ContextState{
 		Mode: c.opts.Mode, CountBytes: c.opts.CountBytes, Armed: c.armed || c.restored, Began: c.began,
 		Ranges: c.ranges.encode(),
+	}
+	if b := e.exact.blind; c.armed && c.opts.Mode != Diff && b != nil && b.Len() > maxFoundPages {
+		s.FoundAll = true // without a walk: the guest stands still
+		return s, nil
+	}
+	if err := e.exact.harvest(c, true); err != nil {
+		return ContextState{}, err
 	}
 	if c.draining.sizePages+c.found.sizePages > maxFoundPages {
 		s.FoundPages, s.FoundAll = c.encodePages()

@@ -173,11 +173,13 @@ func (v *VM) setSlot(s *slot) error {
 // translations. Needed after the VMM itself has rewritten guest page tables that
 // the guest has used (a reset, a restore into a used VM): software KVM shadows
 // them and sees only stores made by guest code. Costs some 130 µs a slot. The
-// vCPUs must be paused. A dirty log loses what it holds: where dirty pages are tracked,
-// the caller marks them all (memory.Guest.Reset does).
+// vCPUs must be paused. Dirty pages that were not collected yet are kept.
 func (v *VM) RemapMemory() error {
 	v.slotsMu.Lock()
 	defer v.slotsMu.Unlock()
+	if err := v.keepDirty(); err != nil { // a slot may get another number
+		return err
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, s := range v.used() {
