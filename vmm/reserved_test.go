@@ -20,12 +20,12 @@ func TestReservedPages(t *testing.T) {
 	defer mem.Close()
 	for at, v := range map[memory.GPA]uint64{
 		0x1000: 0x2001, 0x2000: 0x3001, 0x3000: 0x4001, 0x4000: 0x5001, 0x4008: 0x6001, // 0 and 0x1000 are at 0x5000 and 0x6000
-		0x3008: 0x3001,         // a table that is its own
-		0x3010: 0xfffffff001,   // one that is no RAM
-		0x6004: ^uint64(0),     // RSP0 of the task at 0x1000
-		0x600c: 0x2000,         // RSP1: the page below is the one at 0x1000, and the one at 0
-		0x8020: 0x9001,         // PAE's root at 0x8020
-		0x9000: 0x80 | 1 | 0x0, // a large page at 0
+		0x3008: 0x3001,       // a table that is its own
+		0x3010: 0xfffffff001, // one that is no RAM
+		0x6004: ^uint64(0),   // RSP0 of the task at 0x1000
+		0x600c: 0x2000,       // RSP1: the page below is the one at 0x1000, and the one at 0
+		0x8020: 0x9001,       // PAE's root at 0x8020
+		0x9000: 0x81,         // a large page at 0
 	} {
 		if err := mem.WriteAt(at, binary.LittleEndian.AppendUint64(nil, v)); err != nil {
 			t.Fatal(err)
