@@ -3,7 +3,6 @@ package memory
 import (
 	"fmt"
 	"math/bits"
-	"slices"
 )
 
 // PageSet is a set of pages of one Guest, or of any Guest with the same
@@ -130,12 +129,6 @@ func (s *PageSet) Subtract(other *PageSet) {
 	for i, w := range other.words {
 		s.words[i] &^= w
 	}
-}
-
-// Equal reports whether both sets, of the same regions, have the same pages.
-func (s *PageSet) Equal(other *PageSet) bool {
-	s.mustMatch(other)
-	return slices.Equal(s.words, other.words)
 }
 
 // mustMatch panics on sets of Guests with different regions: a bug of the caller.

@@ -4,17 +4,18 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/fineline-vmm/fineline/coherence/diff"
 	"github.com/fineline-vmm/fineline/memory"
 )
 
 // LineBytes is the size of a cache line, and LinesPerPage how many a page has: as many as a
 // mask has bits.
 const (
-	LineBytes    = 64
-	LinesPerPage = memory.PageSize / LineBytes
+	LineBytes    = diff.LineBytes
+	LinesPerPage = diff.PageLines
 )
 
-// Mode is how a context sees lines; design.md section 4 and the package comment compare them.
+// Mode is how a context sees lines; the package comment compares them.
 type Mode uint8
 
 // The modes. The values are part of the device's ABI.

@@ -15,7 +15,6 @@ type Device struct {
 	*pci.Config // identity, BARs, MSI-X
 
 	mem    *memory.Guest
-	ram    []memory.Region // sorted
 	engine engine
 	msix   *pci.MSIX
 	logTo  func(error)
@@ -87,7 +86,7 @@ func New[C Context](mem *memory.Guest, e Engine[C], o Options) (*Device, error) 
 			VendorID: vendorID, DeviceID: deviceID, Class: class,
 			SubsystemVendorID: vendorID, SubsystemID: deviceID,
 		}),
-		mem: mem, ram: mem.Regions(), engine: newEngine(e), logTo: o.Log,
+		mem: mem, engine: newEngine(e), logTo: o.Log,
 		often: rate.Sometimes{First: 3, Interval: time.Second},
 		wake:  make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 		turn: make(chan struct{}, 1),
@@ -124,19 +123,4 @@ func (d *Device) log(err error) {
 	if d.logTo != nil {
 		d.often.Do(func() { d.logTo(err) })
 	}
-}
-
-// inRAM reports whether all of the n bytes at gpa are RAM; they may cross regions that touch.
-func (d *Device) inRAM(at memory.GPA, n uint64) bool {
-	for _, r := range d.ram {
-		off := uint64(at - r.Base) // below Base it wraps
-		if off >= r.SizeBytes {
-			continue
-		}
-		if n <= r.SizeBytes-off {
-			return true
-		}
-		at, n = r.Base+memory.GPA(r.SizeBytes), n-(r.SizeBytes-off)
-	}
-	return false
 }

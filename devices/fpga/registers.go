@@ -168,8 +168,8 @@ func (d *Device) checkRings(r *registers) uint32 {
 	switch {
 	case badEntries(r.cmdEntries) || badEntries(r.cplEntries):
 		return ringBadEntries
-	case r.cmdRing%ringAlign != 0 || !d.inRAM(memory.GPA(r.cmdRing), uint64(r.cmdEntries)*commandBytes),
-		r.cplRing%ringAlign != 0 || !d.inRAM(memory.GPA(r.cplRing), uint64(r.cplEntries)*completionBytes):
+	case r.cmdRing%ringAlign != 0 || !d.mem.Contains(memory.GPA(r.cmdRing), uint64(r.cmdEntries)*commandBytes),
+		r.cplRing%ringAlign != 0 || !d.mem.Contains(memory.GPA(r.cplRing), uint64(r.cplEntries)*completionBytes):
 		return ringBadAddress
 	}
 	return 0

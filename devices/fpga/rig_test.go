@@ -95,7 +95,7 @@ func newRigWith(t testing.TB, regions []memory.Region) *rig {
 	r.must(err)
 	t.Cleanup(func() { r.must(r.ram.Close()) })
 	r.eng = &fakeEngine{t: t, inRAM: func(x track.Range) bool {
-		return x.Base%64 == 0 && x.SizeBytes%64 == 0 && x.SizeBytes > 0 && x.SizeBytes < 1<<32 && r.inRAM(x.Base, x.SizeBytes)
+		return x.Base%64 == 0 && x.SizeBytes%64 == 0 && x.SizeBytes > 0 && x.SizeBytes < 1<<32 && r.ram.Contains(x.Base, x.SizeBytes)
 	}}
 	r.Device, err = New(r.ram, r.eng, Options{
 		Signal: func(addr uint64, data uint32) {

@@ -15,7 +15,7 @@ func (d *Device) checkBuffer(c command, size uint64) error {
 	switch {
 	case c.count == 0 || c.count > maxCount:
 		return errCount
-	case c.address%addressAlign != 0 || !d.inRAM(c.address, uint64(c.count)*size):
+	case c.address%addressAlign != 0 || !d.mem.Contains(c.address, uint64(c.count)*size):
 		return errAddress
 	}
 	return nil
