@@ -66,6 +66,22 @@ func (g *Guest) ViewPage(gpa GPA, fn func(page []byte)) error {
 	return nil
 }
 
+// EditPage calls fn with the page at gpa, a multiple of PageSize, to be changed in place, and marks it
+// dirty whatever fn returns. fn must not keep the page. Others see its bytes change in any order.
+func (g *Guest) EditPage(gpa GPA, fn func(page []byte) error) error {
+	if gpa%PageSize != 0 {
+		return fmt.Errorf("%w: page at %#x", ErrMisaligned, uint64(gpa))
+	}
+	if err := g.check(gpa, PageSize); err != nil {
+		return err
+	}
+	i, off, n := g.piece(gpa, PageSize)
+	err := fn(g.rams[i].bytes(off, n))
+	g.mark(i, off, n) // also after a failure, which may have changed a part
+	runtime.KeepAlive(g)
+	return err
+}
+
 // check admits an access to n bytes at gpa; no bytes are always RAM.
 func (g *Guest) check(gpa GPA, n int) error {
 	if g.closed.Load() {

@@ -292,3 +292,33 @@ func BenchmarkWriteAt64(b *testing.B) {
 		_ = g.WriteAt(testHigh, p)
 	}
 }
+
+func TestEditPage(t *testing.T) {
+	g := newTestGuest(t, testRegions)
+	tr, _ := started(t, g)
+	cause := errors.New("half way")
+	for i, want := range []error{nil, cause} {
+		gpa := GPA(i+1) * PageSize
+		err := g.EditPage(gpa, func(page []byte) error {
+			page[7] = 9
+			return want
+		})
+		if !errors.Is(err, want) {
+			t.Errorf("EditPage = %v, want %v", err, want)
+		}
+		if b, err := g.LoadUint8(gpa + 7); b != 9 || err != nil {
+			t.Errorf("%d, %v at %#x", b, err, uint64(gpa))
+		}
+	}
+	got := g.NewPageSet()
+	if err := tr.Collect(got); err != nil {
+		t.Fatal(err)
+	}
+	wantPages(t, "edited", got, PageSize, 2*PageSize)
+	if err := g.EditPage(1, nil); !errors.Is(err, ErrMisaligned) {
+		t.Errorf("misaligned: %v", err)
+	}
+	if err := g.EditPage(testHigh-PageSize, nil); !errors.Is(err, ErrOutOfRange) {
+		t.Errorf("out of range: %v", err)
+	}
+}

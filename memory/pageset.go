@@ -131,6 +131,27 @@ func (s *PageSet) Subtract(other *PageSet) {
 	}
 }
 
+// partWords is how much of a set's bitmap is a part: 2 MiB of RAM.
+const partWords = 8
+
+// Parts returns how many parts the set can be ranged over by; a part is up to 512 pages that follow
+// each other, in the order of their addresses.
+func (s *PageSet) Parts() int { return (len(s.words) + partWords - 1) / partWords }
+
+// RangePart is Range for the pages of one part. Several goroutines may range at once.
+func (s *PageSet) RangePart(part int, fn func(GPA) bool) {
+	from, to := part*partWords, min((part+1)*partWords, len(s.words))
+	for i := range s.layout.spans {
+		r := &s.layout.spans[i]
+		for w := max(from, r.firstWord); w < min(to, r.firstWord+r.words()); w++ {
+			base := r.Base + GPA(w-r.firstWord)*64*PageSize
+			if !rangeBits(s.words[w], func(bit int) bool { return fn(base + GPA(bit)*PageSize) }) {
+				return
+			}
+		}
+	}
+}
+
 // mustMatch panics on sets of Guests with different regions: a bug of the caller.
 func (s *PageSet) mustMatch(other *PageSet) {
 	if !s.layout.equal(other.layout) {

@@ -143,3 +143,22 @@ func FuzzPageSet(f *testing.F) {
 		wantPages(t, "end", s, slices.Sorted(maps.Keys(want))...)
 	})
 }
+
+func TestRangePart(t *testing.T) {
+	s := testSet(t, []Region{{Base: 0, SizeBytes: 1300 * PageSize}, {Base: testHigh, SizeBytes: 3 * PageSize}})
+	s.AddRange(0, 1300*PageSize)
+	s.AddRange(testHigh, 3*PageSize)
+	var whole, parts []GPA
+	s.Range(func(gpa GPA) bool { whole = append(whole, gpa); return true })
+	for part := range s.Parts() {
+		s.RangePart(part, func(gpa GPA) bool { parts = append(parts, gpa); return true })
+	}
+	if !slices.Equal(whole, parts) {
+		t.Errorf("%d pages in all and %d in the %d parts", len(whole), len(parts), s.Parts())
+	}
+	seen := 0
+	s.RangePart(1, func(GPA) bool { seen++; return false })
+	if seen != 1 {
+		t.Errorf("RangePart went on after false: %d calls", seen)
+	}
+}

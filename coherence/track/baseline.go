@@ -1,6 +1,7 @@
 package track
 
 import (
+	"github.com/fineline-vmm/fineline/coherence/baseline"
 	"github.com/fineline-vmm/fineline/coherence/diff"
 	"github.com/fineline-vmm/fineline/memory"
 )
@@ -13,11 +14,6 @@ const (
 	Hash Baseline = iota // a keyed 64-bit hash of each line: an eighth of the memory
 	Twin                 // a copy: as much as the memory; changed bytes can be counted
 	None                 // nothing: every line of a written page counts as changed
-)
-
-const (
-	twinChunkBytes = chunkBytes
-	hashChunkBytes = chunkBytes / LineBytes * 8
 )
 
 // baselines holds the baselines of all pages that are compared. Memory that has never been touched
@@ -62,13 +58,13 @@ func (b *baselines) reserve(key uint64, count bool) *baselineChunk {
 		switch {
 		case b.kind == None:
 		case (count || b.kind == Twin) && b.spendTwin():
-			if c.twin = newTwin(); c.twin == nil {
-				b.usedBytes -= twinChunkBytes
-				b.twinBytes -= twinChunkBytes
+			if c.twin = baseline.NewTwins(); c.twin == nil {
+				b.usedBytes -= baseline.TwinsBytes
+				b.twinBytes -= baseline.TwinsBytes
 			}
-		case b.spend(hashChunkBytes):
-			if c.sums = newSums(); c.sums == nil {
-				b.usedBytes -= hashChunkBytes
+		case b.spend(baseline.SumsBytes):
+			if c.sums = baseline.NewSums(); c.sums == nil {
+				b.usedBytes -= baseline.SumsBytes
 			}
 		}
 	}
@@ -80,10 +76,10 @@ func (b *baselines) promote(c *baselineChunk) (sums [][LinesPerPage]uint64, ok b
 	if c.twin != nil || b.kind == None || !b.spendTwin() {
 		return nil, false
 	}
-	twin := newTwin()
+	twin := baseline.NewTwins()
 	if twin == nil {
-		b.usedBytes -= twinChunkBytes
-		b.twinBytes -= twinChunkBytes
+		b.usedBytes -= baseline.TwinsBytes
+		b.twinBytes -= baseline.TwinsBytes
 		return nil, false
 	}
 	sums = c.sums
@@ -93,10 +89,10 @@ func (b *baselines) promote(c *baselineChunk) (sums [][LinesPerPage]uint64, ok b
 }
 
 func (b *baselines) spendTwin() bool {
-	if b.twinBytes+twinChunkBytes > b.twinBudgetBytes || !b.spend(twinChunkBytes) {
+	if b.twinBytes+baseline.TwinsBytes > b.twinBudgetBytes || !b.spend(baseline.TwinsBytes) {
 		return false
 	}
-	b.twinBytes += twinChunkBytes
+	b.twinBytes += baseline.TwinsBytes
 	return true
 }
 
@@ -111,8 +107,8 @@ func (b *baselines) spend(sizeBytes uint64) bool {
 func (b *baselines) free(key uint64) {
 	b.usedBytes -= b.chunks[key].sizeBytes()
 	b.twinBytes -= uint64(len(b.chunks[key].twin))
-	freeTwin(b.chunks[key].twin)
-	freeSums(b.chunks[key].sums)
+	baseline.FreeTwins(b.chunks[key].twin)
+	baseline.FreeSums(b.chunks[key].sums)
 	delete(b.chunks, key)
 }
 

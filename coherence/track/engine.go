@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/fineline-vmm/fineline/coherence"
+	"github.com/fineline-vmm/fineline/coherence/baseline"
 	"github.com/fineline-vmm/fineline/memory"
 )
 
@@ -78,9 +79,9 @@ func NewEngine(mem *memory.Guest, src memory.DirtySource, slots Slots, opts Opti
 func defaultBudget(mem *memory.Guest, kind Baseline) uint64 {
 	chunks := mem.SizeBytes()/chunkBytes + 2*uint64(len(mem.Regions()))
 	if kind == Twin {
-		return chunks * twinChunkBytes
+		return chunks * baseline.TwinsBytes
 	}
-	return 2 * max(chunks*hashChunkBytes, 64<<20)
+	return 2 * max(chunks*baseline.SumsBytes, 64<<20)
 }
 
 // Modes returns what NewContext accepts.
@@ -242,7 +243,7 @@ func (e *Engine) promote(key uint64, chunk *baselineChunk) {
 		}
 		e.tell(Page{GPA: gpa, Lines: e.base.key.UpdateHash(chunk.twinOf(i), &sums[i])})
 	}
-	freeSums(sums)
+	baseline.FreeSums(sums)
 }
 
 // end forgets the baselines that no armed context needs. Preconditions: e.mu held.

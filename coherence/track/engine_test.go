@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/fineline-vmm/fineline/coherence"
+	"github.com/fineline-vmm/fineline/coherence/baseline"
 	"github.com/fineline-vmm/fineline/memory"
 )
 
@@ -354,7 +355,7 @@ func TestBaselines(t *testing.T) {
 		{"twin", Options{Baseline: Twin}, ContextOptions{}, Page{Lines: 4}},
 		{"counting", Options{}, ContextOptions{CountBytes: true}, Page{Lines: 4, Counted: true, ChangedBytes: 2}},
 		{"none", Options{Baseline: None}, ContextOptions{}, Page{Lines: ^uint64(0), Inexact: true}},
-		{"hash when twins are too dear", Options{BudgetBytes: hashChunkBytes}, ContextOptions{CountBytes: true}, Page{Lines: 4}},
+		{"hash when twins are too dear", Options{BudgetBytes: baseline.SumsBytes}, ContextOptions{CountBytes: true}, Page{Lines: 4}},
 		{"no budget", Options{BudgetBytes: 1}, ContextOptions{CountBytes: true}, Page{Lines: ^uint64(0), Inexact: true}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

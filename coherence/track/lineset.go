@@ -4,14 +4,15 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/fineline-vmm/fineline/coherence/baseline"
 	"github.com/fineline-vmm/fineline/memory"
 )
 
 // A chunk is 2 MiB of guest memory: what is kept for pages is kept by the chunk, so that memory
 // that nobody tracks or writes costs nothing.
 const (
-	chunkBytes = 2 << 20
-	chunkPages = chunkBytes / memory.PageSize
+	chunkBytes = baseline.ChunkBytes
+	chunkPages = baseline.ChunkPages
 )
 
 func chunkOf(gpa memory.GPA) uint64 { return uint64(gpa) / chunkBytes }
