@@ -2,17 +2,18 @@ package migration
 
 import (
 	"time"
-
-	"github.com/fineline-vmm/fineline/memory"
-	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
 // Rule says when pre-copy ends. It is a pure function of what the rounds have shown.
 //
-// What other tools do when the guest writes faster than the link: QEMU goes on for ever, Cloud
-// Hypervisor gives up or goes on after an hour, Xen stops after a fixed number of rounds. A user who
-// typed "migrate" wants the machine moved, and one who gave a downtime wants to know if it was missed.
-// So the last rounds are forced and the result says converged: false.
+// It reckons in time: how long the newest rounds took for each page that they looked at, all of it,
+// comparing, sending and storing. A page of which one line has changed counts for what that line takes, so
+// what must fit into the downtime is the guest's line rate and not its page rate.
+//
+// What other tools do when the guest writes faster than that: QEMU goes on for ever, Cloud Hypervisor gives up or goes on
+// after an hour, Xen stops after a fixed number of rounds. A user who typed "migrate" wants the machine
+// moved, and one who gave a downtime wants it kept. So the guest is slowed down, step by step; if not even that
+// helps, the last rounds are forced and the result says converged: false.
 type Rule struct {
 	MaxDowntime time.Duration
 	MaxRounds   int // rounds with the guest running
@@ -25,7 +26,8 @@ type decision int
 const (
 	continueRounds decision = iota
 	stopConverged           // the rest fits
-	stopForced              // it does not, and more rounds will not help
+	slowDown                // it does not, and more rounds will not help: the guest should run slower
+	stopForced              // nothing helps
 )
 
 // outlook is what is known at the end of a round.
@@ -33,43 +35,69 @@ type outlook struct {
 	rounds         []Round
 	remainingPages uint64        // written during the last round
 	overhead       time.Duration // of the pause itself, the state and the commit
-	bytesPerS      float64       // 0: not known yet
+	throttledAt    int           // how many rounds there were when the guest was slowed down last
+}
+
+// copying estimates what sending the rest takes.
+func (o outlook) copying() time.Duration {
+	return time.Duration(float64(o.remainingPages) * float64(timePerPage(o.rounds)))
 }
 
 // downtime estimates what stopping now would cost.
-func (o outlook) downtime() time.Duration {
-	if o.remainingPages == 0 {
-		return o.overhead
-	}
-	const bytesAPage = memory.PageSize + wire.RecordBytes
-	return o.overhead + transferTime(o.remainingPages*bytesAPage, o.bytesPerS)
-}
+func (o outlook) downtime() time.Duration { return o.overhead + o.copying() }
 
 // decide is called after every round with the guest running.
 func (r Rule) decide(o outlook) decision {
 	if o.remainingPages == 0 {
 		return stopConverged // nothing can be gained by another round
 	}
-	if o.bytesPerS > 0 && o.downtime() <= r.MaxDowntime {
+	if o.downtime() <= r.MaxDowntime && !r.worthwhile(o) {
 		return stopConverged
 	}
-	if len(o.rounds) < r.MaxRounds && !r.stalled(o) {
-		return continueRounds
+	switch {
+	case len(o.rounds) >= r.MaxRounds:
+		if o.downtime() <= r.MaxDowntime {
+			return stopConverged
+		}
+		return stopForced
+	case r.stalled(o):
+		return slowDown
 	}
-	return stopForced
+	return continueRounds
 }
 
-// stalled: none of the last StallRounds rounds left clearly less to do than the best before them.
-func (r Rule) stalled(o outlook) bool {
-	if len(o.rounds) <= r.StallRounds {
+// A round more is worth its while, though the rest fits, while it shortens the downtime by much.
+const (
+	worthwhileShrink = 0.7                    // of what was left before
+	worthwhileTime   = 300 * time.Microsecond // to gain at least
+)
+
+// worthwhile: each round leaves clearly less than the one before it, and what is left still takes
+// time. Such rounds shrink fast, so that all of them together take at most some MaxDowntimes.
+func (r Rule) worthwhile(o outlook) bool {
+	if len(o.rounds) >= r.MaxRounds || o.copying() < worthwhileTime {
 		return false
 	}
-	split := len(o.rounds) - r.StallRounds
-	best := o.rounds[0].RemainingPages
-	for _, round := range o.rounds[:split] {
+	if len(o.rounds) < 2 {
+		return true
+	}
+	before := o.rounds[len(o.rounds)-2].RemainingPages
+	return float64(o.remainingPages) <= worthwhileShrink*float64(before)
+}
+
+// stalled: none of the last StallRounds rounds left clearly less to do than the best before them. Rounds
+// from before the guest was slowed down do not count.
+func (r Rule) stalled(o outlook) bool {
+	rounds := o.rounds[o.throttledAt:]
+	if len(rounds) <= r.StallRounds {
+		return false
+	}
+	split := len(rounds) - r.StallRounds
+	best := rounds[0].RemainingPages
+	for _, round := range rounds[:split] {
 		best = min(best, round.RemainingPages)
 	}
-	for _, round := range o.rounds[split:] {
+	for _, round := range rounds[split:] {
 		if round.RemainingPages < best-best/10 {
 			return false
 		}
@@ -77,12 +105,34 @@ func (r Rule) stalled(o outlook) bool {
 	return true
 }
 
-// bandwidthWindowBytes: the bandwidth is that of the newest rounds which together moved this much. A
-// round of a few pages is all round trip and says nothing about the link.
+// timeWindowPages: the time a page takes is that of the newest rounds which together looked at so
+// many. A round of a few pages is all round trip.
+const timeWindowPages = 2048
+
+// timePerPage is measured from the first byte of a round to its acknowledgement, so it holds the
+// destination's work too and no byte that only lies in a socket's buffer. The first round sends
+// whole pages and counts only if there is no other.
+func timePerPage(rounds []Round) time.Duration {
+	var pages uint64
+	var took time.Duration
+	for i := len(rounds) - 1; i >= 0 && pages < timeWindowPages; i-- {
+		r := rounds[i]
+		if r.Paused || i == 0 && pages > 0 {
+			continue // a paused one has no acknowledgement
+		}
+		pages += r.Pages + r.CleanPages + r.ZeroPages
+		took += r.took
+	}
+	if pages == 0 {
+		return 0
+	}
+	return took / time.Duration(pages)
+}
+
+// bandwidthWindowBytes: the bandwidth is that of the newest rounds which together moved this much.
 const bandwidthWindowBytes = 8 << 20
 
-// bandwidth is measured from the first byte of a round to its acknowledgement, so it holds the
-// destination's work too and no byte that only lies in a socket's buffer. 0: nothing was sent yet. A
+// bandwidth is that of the link as the rounds saw it, for reports. 0: nothing was sent yet. A
 // round of mostly zero pages was spent on looking at them and says little about the link, so it counts
 // only if there is no other.
 func bandwidth(rounds []Round) float64 {
@@ -98,7 +148,7 @@ func bandwidthOf(rounds []Round, all bool) float64 {
 	for i := len(rounds) - 1; i >= 0 && bytes < bandwidthWindowBytes; i-- {
 		r := rounds[i]
 		if r.Paused || !all && r.ZeroPages > r.Pages {
-			continue // a paused one has no acknowledgement
+			continue
 		}
 		bytes += r.Bytes
 		took += r.took

@@ -1,60 +1,188 @@
 package migration
 
 import (
-	"bytes"
+	"fmt"
+	"math/bits"
 
+	"github.com/fineline-vmm/fineline/coherence/diff"
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
-// encoder decides what of a page is sent. A granularity is one encoder here and one kind of record in
-// package wire.
-type encoder interface {
-	// granularity is what the result calls it.
-	granularity() string
-	// encode appends to b what the destination lacks of the page, and counts it. page changes while
-	// it is read: only the copy in b means anything. Precondition: b is not full.
-	encode(gpa memory.GPA, page []byte, b *wire.Batch, sum *tally)
+// Granularity is the unit of what is sent again.
+type Granularity string
+
+// The granularities.
+const (
+	GranularityLine Granularity = "line" // the lines that the destination lacks
+	GranularityPage Granularity = "page" // whole pages, as other tools do
+)
+
+func (g Granularity) validate() error {
+	if g != GranularityLine && g != GranularityPage {
+		return fmt.Errorf("unknown granularity %q; use line or page", g)
+	}
+	return nil
+}
+
+// wholePageLines: a page with more lines to send goes whole. It is a matter of time: up to 63 lines would
+// be fewer bytes, but above this many to gather and mark them takes longer than to copy the page.
+const wholePageLines = 48
+
+// encoder decides what of a page is sent. Each worker has one; they share the baselines.
+type encoder struct {
+	base  *baselines
+	lines bool // else pages go whole
+
+	fresh, old [memory.PageSize]byte // lines of the page at work
 }
 
 // tally counts what one round put on the wire.
 type tally struct {
 	pages     uint64 // with content
 	lines     uint64
+	clean     uint64 // marked dirty, and yet as the destination has them
 	zeroPages uint64 // found zero
 	zeroSent  uint64 // of these, the ones that the destination must be told of
 }
 
-const linesPerPage = memory.PageSize / 64
-
-// pageEncoder sends whole pages, and zero pages only where content was sent before.
-type pageEncoder struct {
-	sent *memory.PageSet // pages whose content at the destination may be other than zero
+func (t *tally) add(o tally) {
+	t.pages += o.pages
+	t.lines += o.lines
+	t.clean += o.clean
+	t.zeroPages += o.zeroPages
+	t.zeroSent += o.zeroSent
 }
 
-func newPageEncoder(mem *memory.Guest) *pageEncoder {
-	return &pageEncoder{sent: mem.NewPageSet()}
-}
+const linesPerPage = diff.PageLines
 
-func (*pageEncoder) granularity() string { return "page" }
-
-var zeroPage [memory.PageSize]byte
-
-func (e *pageEncoder) encode(gpa memory.GPA, page []byte, b *wire.Batch, sum *tally) {
+// encode appends to b what the destination lacks of the page, and counts it. page changes while it is
+// read: what is sent, and what becomes the baseline, is a copy (design law 2). Precondition: b is not full.
+func (e *encoder) encode(gpa memory.GPA, page []byte, b *wire.Batch, sum *tally) {
 	number := uint64(gpa) / memory.PageSize
-	// Copy first and judge the copy: a page judged in place may be written before it is copied, and
-	// that store is in neither of two rounds' records if the judgement said "zero" (design law 2).
+	c, i := e.base.at(gpa)
+	switch c.known[i] {
+	case isZero:
+		e.first(number, c, i, page, b, sum)
+	case isTwin:
+		e.againstTwin(number, c, i, page, b, sum)
+	case isSums:
+		e.againstSums(number, c, i, page, b, sum)
+	default:
+		e.whole(number, c, i, page, b, sum)
+	}
+}
+
+// first sends a page of which the destination has zeros: lines of zeros cost nothing.
+func (e *encoder) first(number uint64, c *baselineChunk, i int, page []byte, b *wire.Batch, sum *tally) {
 	taken := b.AppendPage(number, page)
-	if !bytes.Equal(taken, zeroPage[:]) {
-		e.sent.Add(gpa)
+	mask := diff.NonZero(taken)
+	if mask == 0 {
+		b.RetractPage()
+		sum.zeroPages++
+		return
+	}
+	e.remember(c, i, taken, false)
+	sum.pages++
+	n := bits.OnesCount64(mask)
+	if !e.lines || n > wholePageLines {
+		sum.lines += linesPerPage
+		return
+	}
+	size := diff.Gather(e.fresh[:], taken, mask)
+	b.RetractPage()
+	b.AppendLines(number, mask, e.fresh[:size])
+	sum.lines += uint64(n)
+}
+
+func (e *encoder) remember(c *baselineChunk, i int, taken []byte, again bool) {
+	if !e.lines {
+		c.known[i] = isOther
+		return
+	}
+	e.base.remember(c, i, taken, again)
+}
+
+// againstTwin sends the lines that differ from the twin. Which lines to look at is judged on the live page; each is
+// then copied once, and the copy is sent and becomes the twin's. A line that was equal
+// when it was judged and is written later is dirty again.
+func (e *encoder) againstTwin(number uint64, c *baselineChunk, i int, page []byte, b *wire.Batch, sum *tally) {
+	twin := e.base.twin(c, i)
+	mask := diff.Mask(page, twin)
+	n := bits.OnesCount64(mask)
+	switch {
+	case n == 0:
+		sum.clean++
+		return
+	case n > wholePageLines:
+		taken := b.AppendPage(number, page)
+		if c.heavy[i]++; c.heavy[i] >= heavyRounds {
+			c.heavy[i], c.known[i] = heavyRest, isResting
+		} else {
+			copy(twin, taken)
+		}
+		e.countWhole(number, taken, b, sum)
+		return
+	}
+	c.heavy[i] = 0
+	size := diff.Gather(e.fresh[:], page, mask)
+	diff.Gather(e.old[:], twin, mask)
+	_, _ = diff.Scatter(twin, mask, e.fresh[:size]) // as long as the mask says
+	b.AppendDelta(number, mask, e.fresh[:size], e.old[:size])
+	sum.pages++
+	sum.lines += uint64(n)
+}
+
+// againstSums sends the lines whose hash is another than that of what was sent. If the budget allows, the
+// page has a twin from then on.
+func (e *encoder) againstSums(number uint64, c *baselineChunk, i int, page []byte, b *wire.Batch, sum *tally) {
+	sums := e.base.lineSums(c, i)
+	taken := e.old[:]
+	if e.base.kind == BaselineAuto {
+		if twin := e.base.twin(c, i); twin != nil {
+			taken = twin
+		}
+	}
+	copy(taken, page)
+	mask := e.base.key.UpdateHash(taken, sums)
+	if &taken[0] != &e.old[0] {
+		c.known[i] = isTwin
+	}
+	n := bits.OnesCount64(mask)
+	switch {
+	case n == 0:
+		sum.clean++
+	case n > wholePageLines:
+		e.countWhole(number, b.AppendPage(number, taken), b, sum)
+	default:
+		size := diff.Gather(e.fresh[:], taken, mask)
+		b.AppendLines(number, mask, e.fresh[:size])
+		sum.pages++
+		sum.lines += uint64(n)
+	}
+}
+
+// whole sends a page of which nothing is known but that it was sent before.
+func (e *encoder) whole(number uint64, c *baselineChunk, i int, page []byte, b *wire.Batch, sum *tally) {
+	taken := b.AppendPage(number, page)
+	if c.heavy[i] > 0 {
+		c.heavy[i]--
+	} else {
+		e.remember(c, i, taken, true)
+	}
+	e.countWhole(number, taken, b, sum)
+}
+
+// countWhole counts the page that was just appended, of which the destination may have content. One of zeros
+// becomes a word.
+func (e *encoder) countWhole(number uint64, taken []byte, b *wire.Batch, sum *tally) {
+	if diff.NonZero(taken) != 0 {
 		sum.pages++
 		sum.lines += linesPerPage
 		return
 	}
 	b.RetractPage()
+	b.AppendZero(number)
 	sum.zeroPages++
-	if e.sent.Has(gpa) {
-		b.AppendZero(number)
-		sum.zeroSent++
-	}
+	sum.zeroSent++
 }

@@ -167,7 +167,7 @@ func (s *sender) handedOver(running *wire.Running) error {
 // giveAway makes sure that the guest never runs here again.
 func (s *sender) giveAway() {
 	s.gaveAway = true
-	s.stopTracking()
+	s.unburden()
 	s.src.Release()
 	if err := s.opts.Journal.Append(s.record(journal.Done, "")); err != nil {
 		// The destination's record is the one that decides; this one only spares a question.

@@ -135,6 +135,11 @@ func (l *link) failure(err error) error {
 	if !l.torn.Load() {
 		return err // refused before a byte was written: our own doing
 	}
+	return l.verdictOr(err)
+}
+
+// verdictOr waits a moment for the end of the connection, and returns why the peer ended it, or err.
+func (l *link) verdictOr(err error) error {
 	select {
 	case <-l.ended:
 	case <-time.After(abortGrace):

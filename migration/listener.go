@@ -175,6 +175,10 @@ func (l *Listener) greet(v *visitor) {
 		l.resolve(ctx, v)
 		return
 	}
+	if v.hello.Purpose == wire.PurposeStream {
+		l.join(ctx, v)
+		return
+	}
 	if l.busy() {
 		l.refuse(v, "another migration to this process is under way")
 		return
@@ -183,6 +187,22 @@ func (l *Listener) greet(v *visitor) {
 	case l.offers <- v:
 	case <-ctx.Done():
 		l.refuse(v, "this process does not wait for a machine")
+	}
+}
+
+// join hands a stream to the session that waits for it.
+func (l *Listener) join(ctx context.Context, v *visitor) {
+	s := l.current()
+	if s == nil || !s.concerns(v) {
+		l.refuse(v, "no such migration is under way here")
+		return
+	}
+	select {
+	case s.joins <- v:
+	case <-s.ended:
+		l.refuse(v, "the migration is over")
+	case <-ctx.Done():
+		l.refuse(v, "the migration has all its streams")
 	}
 }
 

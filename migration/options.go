@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -12,6 +13,7 @@ import (
 	"github.com/fineline-vmm/fineline/migration/identity"
 	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
 // TimeoutStrategy says what happens when Timeout is over. Names and meaning are Cloud Hypervisor's
@@ -30,6 +32,15 @@ type SendOptions struct {
 	MachineID string           // names the guest for its whole life, wherever it runs; at most 128 bytes
 	Journal   *journal.Journal // of this process; the caller closes it
 	Build     string           // of this program, shown to the peer
+
+	Mode        wire.Mode   // "": pre-copy
+	Granularity Granularity // "": line
+	// Baseline and BaselineBudgetBytes are what pages are compared with, and the most memory that may take.
+	Baseline            Baseline // "": auto
+	BaselineBudgetBytes uint64   // 0: half of the guest's memory
+	// Streams is how many connections carry pages while the guest runs at the source, each compared and
+	// sent by a worker of its own.
+	Streams int // 0: one for each of this host's processors, at most 4
 
 	Rule                  Rule            // MaxDowntime 300 ms, MaxRounds 30, StallRounds 5
 	MaxBandwidthBytesPerS uint64          // while the guest runs; 0: no limit
@@ -62,6 +73,7 @@ const (
 	DefaultMaxRounds      = 30
 	DefaultStallRounds    = 5
 	DefaultTimeout        = time.Hour
+	maxDefaultStreams     = 4
 	DefaultPeerTimeout    = 10 * time.Second
 	DefaultResolveTimeout = 30 * time.Second
 )
@@ -78,6 +90,16 @@ func (o *SendOptions) complete(to Address) error {
 	}
 	if o.TimeoutStrategy != TimeoutCancel && o.TimeoutStrategy != TimeoutIgnore {
 		return fmt.Errorf("unknown timeout strategy %q; use cancel or ignore", o.TimeoutStrategy)
+	}
+	setDefault(&o.Mode, wire.ModePrecopy)
+	setDefault(&o.Granularity, GranularityLine)
+	setDefault(&o.Baseline, BaselineAuto)
+	setDefault(&o.Streams, min(runtime.NumCPU(), maxDefaultStreams))
+	if err := errors.Join(o.Granularity.validate(), o.Baseline.validate()); err != nil {
+		return err
+	}
+	if o.Streams < 1 || o.Streams > wire.MaxStreams {
+		return fmt.Errorf("%d streams: choose 1 to %d", o.Streams, wire.MaxStreams)
 	}
 	setDefault(&o.Rule.MaxDowntime, DefaultMaxDowntime)
 	setDefault(&o.Rule.MaxRounds, DefaultMaxRounds)

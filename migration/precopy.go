@@ -43,6 +43,11 @@ func (s *sender) precopy(ctx context.Context) error {
 		case stopConverged:
 			s.result.Converged = true
 			return nil
+		case slowDown:
+			if s.slowDown() {
+				continue
+			}
+			fallthrough
 		case stopForced:
 			s.opts.Log.Warnf("migration: does not converge after %d rounds; pausing the guest for about %v",
 				len(look.rounds), look.downtime().Round(time.Millisecond))
@@ -69,7 +74,7 @@ func (s *sender) outlook() outlook {
 		rounds:         s.result.Rounds,
 		remainingPages: s.dirty.Len(),
 		overhead:       stateOverhead + 2*s.roundTrip + 2*s.fsync,
-		bytesPerS:      bandwidth(s.result.Rounds),
+		throttledAt:    s.throttledAt,
 	}
 }
 
@@ -96,41 +101,59 @@ func (s *sender) liveRound(ctx context.Context) error {
 	return nil
 }
 
-// sendRound sends the pages in s.dirty and ROUND_END. It returns what that came to, in pages and in
-// bytes.
+// sendRound sends the pages in s.dirty over all streams and closes the round on each, on the main
+// connection last. It returns what that came to, in pages and in bytes.
 func (s *sender) sendRound(ctx context.Context) (tally, uint64, error) {
 	joined, release := s.link.join(ctx)
 	defer release()
 	before := s.bytesSent()
+	s.gathered.Store(0)
 	if !s.paused { // else it would be downtime
 		s.report(true)
 	}
-	sum, err := s.pump.run(joined, s.dirty)
-	if err != nil {
-		return sum, 0, err
+	var sum tally
+	each, err := runPumps(joined, s.pumps, s.dirty)
+	for i := len(each) - 1; i >= 0; i-- {
+		sum.add(each[i])
+		if err == nil {
+			err = s.endRound(joined, i, each[i])
+		}
 	}
-	end := wire.RoundEnd{Round: len(s.result.Rounds) + 1, Pages: sum.pages, ZeroPages: sum.zeroSent, Paused: s.paused}
-	err = s.link.send(joined, func(w *wire.Writer) error { return w.Message(wire.TypeRoundEnd, end) })
 	return sum, s.bytesSent() - before, err
+}
+
+// endRound closes the round on one stream.
+func (s *sender) endRound(ctx context.Context, stream int, sum tally) error {
+	end := wire.RoundEnd{Round: len(s.result.Rounds) + 1, Pages: sum.pages, ZeroPages: sum.zeroSent, Paused: s.paused}
+	return s.sendPart(ctx, stream, func(w *wire.Writer) error { return w.Message(wire.TypeRoundEnd, end) })
+}
+
+// sendPart writes to a stream; the first one is the main connection.
+func (s *sender) sendPart(ctx context.Context, stream int, write func(*wire.Writer) error) error {
+	if stream == 0 {
+		return s.link.send(ctx, write)
+	}
+	return s.sendOn(ctx, s.streams[stream-1], write)
 }
 
 func (s *sender) addRound(sum tally, bytes uint64, took time.Duration) {
 	s.result.Rounds = append(s.result.Rounds, Round{
-		Pages: sum.pages, ZeroPages: sum.zeroPages, Lines: sum.lines, Bytes: bytes,
+		Pages: sum.pages, CleanPages: sum.clean, ZeroPages: sum.zeroPages, Lines: sum.lines, Bytes: bytes,
 		MS: milliseconds(took), RemainingPages: s.dirty.Len(), Paused: s.paused, took: took,
 	})
 	s.result.PagesSent += sum.pages
 	s.result.ZeroPages += sum.zeroPages
 	s.result.LinesSent += sum.lines
+	s.result.BaselineBytes = max(s.result.BaselineBytes, s.base.sizeBytes())
 }
 
-// writeBatch puts one batch on the wire. It runs in the pump's second goroutine.
-func (s *sender) writeBatch(ctx context.Context, limit *throttle, b *wire.Batch) error {
+// writeBatch puts one batch on a stream. It runs in a pump's second goroutine.
+func (s *sender) writeBatch(ctx context.Context, limit *throttle, stream int, b *wire.Batch) error {
 	if !s.paused {
 		if err := limit.wait(ctx, b.SizeBytes()); err != nil {
 			return err
 		}
 		s.report(false)
 	}
-	return s.link.send(ctx, func(w *wire.Writer) error { return w.Batch(b) })
+	return s.sendPart(ctx, stream, func(w *wire.Writer) error { return w.Batch(b) })
 }

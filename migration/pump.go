@@ -3,41 +3,72 @@ package migration
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
-// pumpBatches is how many batches circulate: one is filled, one is written, one waits between them.
+// pumpBatches is how many batches circulate in a pump: one is filled, one is written, one waits between them.
 const pumpBatches = 3
 
-// pump moves pages from guest memory to the wire: the caller's goroutine gathers into batches, another
-// one writes them, so that copying, zero check and checksum run beside the system call. It allocates
-// its batches once.
+// parts hands out the pages of a round to the pumps, part by part in rising order, so that those of
+// each stream ascend.
+type parts struct {
+	pages *memory.PageSet
+	next  atomic.Int64
+}
+
+func (p *parts) take() (part int, ok bool) {
+	part = int(p.next.Add(1)) - 1
+	return part, part < p.pages.Parts()
+}
+
+// pump moves pages from guest memory to one stream: a goroutine gathers into batches, another one
+// writes them, so that comparing, copying and checksum run beside the system call. It allocates its
+// batches once.
 type pump struct {
 	mem  *memory.Guest
-	enc  encoder
+	enc  *encoder
 	free chan *wire.Batch
 	// write puts a sealed batch on the wire. It runs in the pump's second goroutine.
 	write func(context.Context, *wire.Batch) error
-	// gathered counts the pages that this run has put into finished batches, for Progress.
-	gathered atomic.Uint64
+	// gathered counts the pages of this round that all pumps have put into finished batches.
+	gathered *atomic.Uint64
 }
 
-func newPump(mem *memory.Guest, enc encoder, batchBytes int, write func(context.Context, *wire.Batch) error) *pump {
-	p := &pump{mem: mem, enc: enc, free: make(chan *wire.Batch, pumpBatches), write: write}
+func newPump(mem *memory.Guest, enc *encoder, batchBytes int, gathered *atomic.Uint64, write func(context.Context, *wire.Batch) error) *pump {
+	p := &pump{mem: mem, enc: enc, free: make(chan *wire.Batch, pumpBatches), write: write, gathered: gathered}
 	for range pumpBatches {
 		p.free <- wire.NewBatch(batchBytes)
 	}
 	return p
 }
 
-// run sends the pages and returns what they came to. All batches are back when it returns.
-func (p *pump) run(ctx context.Context, pages *memory.PageSet) (tally, error) {
+// runPumps sends the pages over all streams and returns what each sent. All batches are back when it returns.
+func runPumps(ctx context.Context, pumps []*pump, pages *memory.PageSet) ([]tally, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	p.gathered.Store(0)
+	work := &parts{pages: pages}
+	sums := make([]tally, len(pumps))
+	var running sync.WaitGroup
+	for i, p := range pumps {
+		running.Go(func() {
+			var err error
+			if sums[i], err = p.run(ctx, work); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	running.Wait()
+	return sums, context.Cause(ctx)
+}
+
+// run sends pages until there are none.
+func (p *pump) run(ctx context.Context, work *parts) (tally, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	full := make(chan *wire.Batch, pumpBatches) // never blocks: it holds all there are
 	written := make(chan struct{})
 	go func() {
@@ -52,13 +83,14 @@ func (p *pump) run(ctx context.Context, pages *memory.PageSet) (tally, error) {
 			p.release(b)
 		}
 	}()
-	sum, err := p.gather(ctx, pages, full)
+	g := gatherer{pump: p, ctx: ctx, full: full}
+	err := g.gather(work)
 	close(full)
 	<-written
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return sum, err
+	return g.sum, err
 }
 
 func (p *pump) release(b *wire.Batch) {
@@ -66,45 +98,66 @@ func (p *pump) release(b *wire.Batch) {
 	p.free <- b
 }
 
-// gather fills batches with the pages, in rising order, and hands them on.
-func (p *pump) gather(ctx context.Context, pages *memory.PageSet, full chan<- *wire.Batch) (sum tally, err error) {
-	var batch *wire.Batch
-	var at memory.GPA
-	seen := uint64(0)
-	handOn := func() {
-		batch.Seal()
-		p.gathered.Store(seen)
-		full <- batch
-		batch = nil
-	}
+// gatherer fills batches for one run of a pump.
+type gatherer struct {
+	*pump
+	ctx  context.Context
+	full chan<- *wire.Batch
+
+	batch *wire.Batch // being filled, or nil
+	at    memory.GPA
+	seen  uint64 // pages since the last hand-over
+	sum   tally
+}
+
+// gather fills batches with the pages and hands them on.
+func (g *gatherer) gather(work *parts) (err error) {
 	// One closure for all pages: nothing is allocated per page.
-	encode := func(page []byte) { p.enc.encode(at, page, batch, &sum) }
-	pages.Range(func(gpa memory.GPA) bool {
-		if batch == nil {
-			select {
-			case batch = <-p.free:
-			case <-ctx.Done():
-				err = context.Cause(ctx)
-				return false
-			}
-		}
-		at = gpa
-		if viewErr := p.mem.ViewPage(gpa, encode); viewErr != nil {
-			err = fmt.Errorf("cannot read guest page %#x: %w", uint64(gpa), viewErr)
-			return false
-		}
-		seen++
-		if batch.Full() {
-			handOn()
-		}
-		return true
-	})
-	switch {
-	case batch == nil:
-	case err != nil || batch.SizeBytes() == 0:
-		p.release(batch)
-	default:
-		handOn()
+	encode := func(page []byte) { g.enc.encode(g.at, page, g.batch, &g.sum) }
+	each := func(gpa memory.GPA) bool {
+		err = g.page(gpa, encode)
+		return err == nil
 	}
-	return sum, err
+	for err == nil {
+		part, ok := work.take()
+		if !ok {
+			break
+		}
+		work.pages.RangePart(part, each)
+	}
+	switch {
+	case g.batch == nil:
+	case err != nil || g.batch.SizeBytes() == 0:
+		g.release(g.batch)
+	default:
+		g.handOn()
+	}
+	g.gathered.Add(g.seen)
+	return err
+}
+
+func (g *gatherer) page(gpa memory.GPA, encode func([]byte)) error {
+	if g.batch == nil {
+		select {
+		case g.batch = <-g.free:
+		case <-g.ctx.Done():
+			return context.Cause(g.ctx)
+		}
+	}
+	g.at = gpa
+	if err := g.mem.ViewPage(gpa, encode); err != nil {
+		return fmt.Errorf("cannot read guest page %#x: %w", uint64(gpa), err)
+	}
+	if g.seen++; g.batch.Full() {
+		g.handOn()
+	}
+	return nil
+}
+
+func (g *gatherer) handOn() {
+	g.batch.Seal()
+	g.gathered.Add(g.seen)
+	g.seen = 0
+	g.full <- g.batch
+	g.batch = nil
 }

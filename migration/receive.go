@@ -41,12 +41,13 @@ func (l *Listener) Receive(ctx context.Context, target Target) (*Received, error
 func (l *Listener) serve(ctx context.Context, v *visitor, target Target) (*Received, error) {
 	s := &session{
 		l: l, target: target, source: v.hello, visitor: v,
-		visits: make(chan *visitor), decisions: make(chan Decision), ended: make(chan struct{}),
+		joins: make(chan *visitor), visits: make(chan *visitor), decisions: make(chan Decision), ended: make(chan struct{}),
 		began: l.clock.Now(), log: l.opts.Log.WithField("machine", v.hello.MachineID),
 	}
 	l.setCurrent(s)
 	err := s.run(ctx)
 	close(s.ended)
+	s.closeStreams()
 	if s.fate == wire.FateOwner {
 		l.tasks.Go(s.awaitDone)
 	} else {
@@ -66,7 +67,10 @@ type session struct {
 	target Target
 	source *wire.Hello
 	watch  identity.Watch // of the source's process; nil when its death cannot be proved
-	apply  *applier
+	mem    *arrived
+	apply  *applier    // of the main connection
+	joins  chan *visitor // the source's streams, until all are there
+	inflow []*inflow
 
 	paused   bool // a paused round has ended
 	built    bool // Prepare has succeeded
@@ -108,6 +112,9 @@ func (s *session) interrupt() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.visitor.close()
+	for _, in := range s.inflow {
+		in.visitor.close()
+	}
 }
 
 func (s *session) replace(v *visitor) {
@@ -195,9 +202,10 @@ func (s *session) describing(ctx context.Context) error {
 		return s.refuse(err)
 	}
 	s.built = true
-	if s.apply, err = newApplier(mem); err != nil {
+	if s.mem, err = newArrived(mem); err != nil {
 		return s.refuse(err)
 	}
+	s.apply = newApplier(s.mem)
 	s.accepted = true
 	if err := s.l.opts.Journal.Append(s.record(journal.Accepted, "")); err != nil {
 		return s.refuse(err)
@@ -205,7 +213,10 @@ func (s *session) describing(ctx context.Context) error {
 	if err := s.inject(inject.DestinationAccepted); err != nil {
 		return err
 	}
-	return s.visitor.send(wire.TypeAccept, nil)
+	if err := s.visitor.send(wire.TypeAccept, nil); err != nil {
+		return err
+	}
+	return s.awaitStreams(ctx)
 }
 
 // refusedError: nothing was accepted; the source has been told.
@@ -228,29 +239,51 @@ func (s *session) receiving(ctx context.Context) error {
 		return err
 	}
 	for {
+		state, err := s.round(ctx)
+		if err != nil {
+			return err
+		}
+		if state != nil {
+			return s.restore(state)
+		}
+	}
+}
+
+// round takes one round from all connections, or the state that comes after the last one.
+func (s *session) round(ctx context.Context) (state []byte, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	streams := s.readStreams(ctx, cancel)
+	defer func() {
+		// What ends the wait of the main connection is not the cause if a stream failed.
+		if streamErr := streams.finish(state != nil || err != nil); streamErr != nil && state != nil {
+			state, err = nil, streamErr
+		}
+		cancel(nil)
+	}()
+	for {
 		takes := []wire.Type{wire.TypePages, wire.TypeRoundEnd, wire.TypeAbort}
 		if s.paused && !s.apply.open {
 			takes = append(takes, wire.TypeState)
 		}
 		f, err := s.next(ctx, takes...)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		switch f.Type {
 		case wire.TypePages:
 			err = s.apply.pagesFrame(f.Payload)
 		case wire.TypeRoundEnd:
-			err = s.roundEnd(f)
+			return nil, s.roundEnd(f, streams)
 		case wire.TypeState:
-			return s.restore(f.Payload)
+			return f.Payload, nil
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
 }
 
-func (s *session) roundEnd(f wire.Frame) error {
+func (s *session) roundEnd(f wire.Frame, streams *streamReaders) error {
 	end, err := wire.Decode[wire.RoundEnd](f)
 	if err != nil {
 		return err
@@ -259,6 +292,9 @@ func (s *session) roundEnd(f wire.Frame) error {
 		return fmt.Errorf("%w: a paused guest runs again in round %d", wire.ErrProtocol, end.Round)
 	}
 	if err := s.apply.roundEnd(end); err != nil {
+		return err
+	}
+	if err := streams.wait(); err != nil {
 		return err
 	}
 	if end.Paused {
@@ -346,7 +382,7 @@ func (s *session) stopWatch() {
 func (s *session) received() *Received {
 	return &Received{
 		MachineID: s.source.MachineID, Generation: s.source.Generation, Rounds: s.apply.round,
-		Pages: s.apply.totalPages, ZeroPages: s.apply.totalZeroPages,
+		Pages: s.mem.pages, ZeroPages: s.mem.zeroPages, Lines: s.mem.lines,
 		TotalMS: milliseconds(s.ranAt - s.began), TookOver: s.tookOver,
 	}
 }

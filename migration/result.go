@@ -17,6 +17,7 @@ const (
 // paused.
 type Round struct {
 	Pages          uint64  `json:"pages"`           // sent with content
+	CleanPages     uint64  `json:"clean_pages"`     // marked dirty, and yet as the destination had them
 	ZeroPages      uint64  `json:"zero_pages"`      // found zero
 	Lines          uint64  `json:"lines"`           // sent, of 64 bytes
 	Bytes          uint64  `json:"bytes"`           // on the wire
@@ -71,6 +72,9 @@ type Result struct {
 	BandwidthBytesPerS  float64 `json:"bandwidth_bytes_per_s"`
 	Converged           bool    `json:"converged"` // the rest was expected to fit into the allowed downtime
 	EstimatedDowntimeMS float64 `json:"estimated_downtime_ms"`
+	// ThrottlePercent is how much of its time the guest was held back to converge.
+	ThrottlePercent int    `json:"throttle_percent"`
+	BaselineBytes   uint64 `json:"baseline_bytes"` // the most memory that baselines took at the source
 	Faults              Faults  `json:"faults"`
 
 	Error string `json:"error,omitempty"`
@@ -83,6 +87,7 @@ type Received struct {
 	Rounds     int     `json:"rounds"`
 	Pages      uint64  `json:"pages"`
 	ZeroPages  uint64  `json:"zero_pages"`
+	Lines      uint64  `json:"lines"`
 	TotalMS    float64 `json:"total_ms"`
 	// TookOver: the source was proved dead before it could commit (rule 3 of the ownership law).
 	TookOver bool `json:"took_over,omitempty"`

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fineline-vmm/fineline/memory"
@@ -21,13 +23,13 @@ import (
 func Send(ctx context.Context, src Source, to Address, opts SendOptions) (*Result, error) {
 	s, err := newSender(src, to, opts)
 	if err != nil {
-		return &Result{Status: StatusFailed, Mode: "precopy", Granularity: "page", Rounds: []Round{}, Error: err.Error()}, err
+		return &Result{Status: StatusFailed, Mode: string(opts.Mode), Granularity: string(opts.Granularity), Rounds: []Round{}, Error: err.Error()}, err
 	}
 	return s.finish(s.run(ctx))
 }
 
-// sender is one hand-over at its source. Its methods run in the goroutine of Send; only the pump has
-// a second one.
+// sender is one hand-over at its source. Its methods run in the goroutine of Send; only the pumps have
+// others.
 type sender struct {
 	src  Source
 	to   Address
@@ -41,10 +43,16 @@ type sender struct {
 	roundTrip  time.Duration  // the shortest seen
 	fsync      time.Duration  // of one durable record
 
-	enc     encoder
-	pump    *pump
+	streams  []*stream     // beside link; closed with it
+	streamed atomic.Uint64 // bytes over them
+
+	base     *baselines
+	pumps    []*pump       // the first sends over link, the others over streams
+	gathered atomic.Uint64 // pages of this round, see pump
 	tracker *memory.Tracker
 	dirty   *memory.PageSet // what the next round sends
+
+	throttledAt int // rounds when the guest was slowed down last
 
 	// What the ownership law asks about.
 	paused    bool
@@ -58,6 +66,7 @@ type sender struct {
 	time      *timeline
 	result    Result
 	earlier   uint64        // bytes sent over connections before the newest
+	showing   sync.Mutex
 	lastShown time.Duration // when Progress was called last
 }
 
@@ -73,20 +82,29 @@ func newSender(src Source, to Address, opts SendOptions) (*sender, error) {
 		src: src, to: to, opts: opts, hooks: opts.hooks,
 		// Each attempt has a generation of its own, so that no answer about one is taken for another's.
 		generation: opts.Journal.LastGeneration(opts.MachineID) + 1,
-		enc:        newPageEncoder(mem),
 		tracker:    mem.Track(src.DirtySource()),
 		dirty:      mem.NewPageSet(),
 		time:       newTimeline(opts.hooks.clock),
 	}
-	limit := &throttle{clock: s.clock, bytesPerS: opts.MaxBandwidthBytesPerS}
-	s.pump = newPump(mem, s.enc, limit.batchBytes(wire.MaxBatchBytes), func(ctx context.Context, b *wire.Batch) error {
-		return s.writeBatch(ctx, limit, b)
-	})
+	s.makePumps(mem)
 	s.result = Result{
-		Mode: "precopy", Granularity: s.enc.granularity(), Rounds: []Round{},
+		Mode: string(opts.Mode), Granularity: string(opts.Granularity), Rounds: []Round{},
 		MachineID: opts.MachineID, Generation: s.generation,
 	}
 	return s, nil
+}
+
+// makePumps makes a worker for each stream. They share the baselines and the bandwidth limit.
+func (s *sender) makePumps(mem *memory.Guest) {
+	budget := s.opts.BaselineBudgetBytes
+	setDefault(&budget, mem.SizeBytes()/2)
+	s.base = newBaselines(mem, s.opts.Baseline, budget)
+	limit := &throttle{clock: s.clock, bytesPerS: s.opts.MaxBandwidthBytesPerS}
+	for i := range s.opts.Streams {
+		enc := &encoder{base: s.base, lines: s.opts.Granularity == GranularityLine}
+		write := func(ctx context.Context, b *wire.Batch) error { return s.writeBatch(ctx, limit, i, b) }
+		s.pumps = append(s.pumps, newPump(mem, enc, limit.batchBytes(wire.MaxBatchBytes), &s.gathered, write))
+	}
 }
 
 // run performs the hand-over, or undoes it.
@@ -141,8 +159,10 @@ func (s *sender) preflight(ctx context.Context) error {
 		return err
 	}
 	// Building a large machine takes its time, and the guest runs: no limit but the migration's.
-	_, err = s.link.await(ctx, wire.TypeAccept)
-	return err
+	if _, err = s.link.await(ctx, wire.TypeAccept); err != nil {
+		return err
+	}
+	return s.openStreams(ctx)
 }
 
 // connect opens a connection and exchanges HELLO. It leaves the connection in s.link.
@@ -156,10 +176,7 @@ func (s *sender) connect(ctx context.Context, purpose wire.Purpose) error {
 	}
 	s.link = newLink(conn, s.opts.PeerTimeout)
 	began := s.clock.Now()
-	hello := wire.Hello{
-		Purpose: purpose, Build: s.opts.Build, MachineID: s.opts.MachineID, Generation: s.generation,
-		Process: *s.self, Journal: s.opts.Journal.Path(),
-	}
+	hello := s.hello(purpose)
 	err = s.link.send(ctx, func(w *wire.Writer) error {
 		if err := w.Message(wire.TypeHello, hello); err != nil || purpose == wire.PurposeMigrate {
 			return err
@@ -177,21 +194,38 @@ func (s *sender) connect(ctx context.Context, purpose wire.Purpose) error {
 	return s.greeted(f, purpose)
 }
 
-// greeted takes the destination's HELLO.
-func (s *sender) greeted(f wire.Frame, purpose wire.Purpose) error {
+// hello is this side's first message of a connection.
+func (s *sender) hello(purpose wire.Purpose) wire.Hello {
+	h := wire.Hello{
+		Purpose: purpose, Build: s.opts.Build, MachineID: s.opts.MachineID, Generation: s.generation,
+		Process: *s.self, Journal: s.opts.Journal.Path(),
+	}
+	if purpose == wire.PurposeMigrate {
+		h.Mode, h.Streams = s.opts.Mode, s.opts.Streams-1
+	}
+	return h
+}
+
+// answers reads a destination's HELLO. Who answers now need not be who accepted: rule 5 asks.
+func (s *sender) answers(f wire.Frame, purpose wire.Purpose) (*wire.Hello, error) {
 	peer, err := wire.Decode[wire.Hello](f)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if peer.Purpose != purpose || peer.MachineID != s.opts.MachineID || peer.Generation != s.generation {
-		return fmt.Errorf("%w: HELLO answers another machine's", wire.ErrProtocol)
+		return nil, fmt.Errorf("%w: HELLO answers another machine's", wire.ErrProtocol)
 	}
-	if purpose == wire.PurposeResolve {
-		// Who answers now need not be who accepted: rule 5 asks.
-		if peer.Process != s.peer.Process {
-			return errOtherProcess
-		}
-		return nil
+	if purpose != wire.PurposeMigrate && peer.Process != s.peer.Process {
+		return nil, errOtherProcess
+	}
+	return peer, nil
+}
+
+// greeted takes the destination's HELLO.
+func (s *sender) greeted(f wire.Frame, purpose wire.Purpose) error {
+	peer, err := s.answers(f, purpose)
+	if err != nil || purpose != wire.PurposeMigrate {
+		return err
 	}
 	s.peer = peer
 	// Held from now on, while the destination is known to live: its number cannot be reused unseen.
@@ -213,14 +247,19 @@ func (s *sender) closeLink() {
 	s.link.close()
 	s.earlier += s.link.written.Load()
 	s.link = nil
+	for _, st := range s.streams {
+		_ = st.conn.Close()
+	}
+	s.streams = nil
 }
 
 // bytesSent counts everything that was put on the wire.
 func (s *sender) bytesSent() uint64 {
-	if s.link == nil {
-		return s.earlier
+	sum := s.earlier + s.streamed.Load()
+	if s.link != nil {
+		sum += s.link.written.Load()
 	}
-	return s.earlier + s.link.written.Load()
+	return sum
 }
 
 func (s *sender) record(phase journal.Phase, reason string) journal.Record {
@@ -240,6 +279,9 @@ func (s *sender) inject(point inject.Point) error {
 		if s.link != nil {
 			_ = s.link.conn.Close()
 		}
+		for _, st := range s.streams {
+			_ = st.conn.Close()
+		}
 	})
 }
 
@@ -251,13 +293,15 @@ func (s *sender) report(now bool) {
 	if s.opts.Progress == nil {
 		return
 	}
+	s.showing.Lock() // the writers of all streams report
+	defer s.showing.Unlock()
 	at := s.clock.Now()
 	if !now && at-s.lastShown < progressInterval {
 		return
 	}
 	s.lastShown = at
 	total := s.dirty.Len()
-	done := min(s.pump.gathered.Load(), total)
+	done := min(s.gathered.Load(), total)
 	round := len(s.result.Rounds) + 1
 	switch {
 	case s.time.now == stagePreflight:
@@ -280,8 +324,9 @@ func (s *sender) rate() float64 {
 	return float64(s.bytesSent()) / max(s.time.elapsed(), time.Millisecond).Seconds()
 }
 
-// stopTracking spares the guest the cost of dirty tracking, as soon as nothing needs it.
-func (s *sender) stopTracking() {
+// unburden spares the guest the cost of dirty tracking, as soon as nothing needs it.
+func (s *sender) unburden() {
+	s.speedUp()
 	if err := s.tracker.Stop(); err != nil {
 		s.opts.Log.Warnf("migration: %v", err)
 	}
@@ -290,6 +335,7 @@ func (s *sender) stopTracking() {
 // finish completes the result with the outcome.
 func (s *sender) finish(err error) (*Result, error) {
 	s.closeLink()
+	s.base.free()
 	var doubt *InDoubtError
 	if !errors.As(err, &doubt) && s.watch != nil {
 		s.watch.Close()

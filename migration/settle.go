@@ -58,7 +58,7 @@ func (s *sender) abandon(ctx context.Context, cause error) error {
 	if err := s.opts.Journal.Sync(); noted != nil || err != nil {
 		s.opts.Log.Warnf("migration: %v", errors.Join(noted, err))
 	}
-	s.stopTracking()
+	s.unburden()
 	if !told {
 		s.tellAbort(reason)
 	}

@@ -17,13 +17,30 @@ const (
 	PurposeInvalid Purpose = iota
 	PurposeMigrate         // a hand-over begins
 	PurposeResolve         // the fate of a hand-over is asked for
+	PurposeStream          // one more connection of a hand-over that was accepted
+	PurposeRecover         // a post-copy whose connections were lost goes on
 )
+
+// Mode says when the guest's memory moves.
+type Mode string
+
+// The modes.
+const (
+	ModePrecopy  Mode = "precopy"  // before the guest
+	ModePostcopy Mode = "postcopy" // after it
+	ModeHybrid   Mode = "hybrid"   // before it, and after it what changed meanwhile
+)
+
+// AfterCommit reports whether memory is still to come when the guest runs at the destination.
+func (m Mode) AfterCommit() bool { return m != ModePrecopy }
 
 // Limits of the strings in a HELLO, in bytes.
 const (
 	MaxMachineIDBytes = 128
 	maxPathBytes      = 4096
 	maxBuildBytes     = 256
+	// MaxStreams bounds the connections of one hand-over, besides the main one.
+	MaxStreams = 128
 )
 
 // Hello is the first message of each side. The destination repeats MachineID, Generation and Purpose.
@@ -34,13 +51,22 @@ type Hello struct {
 	Generation uint64           `json:"generation"` // of this hand-over, from 1
 	Process    identity.Process `json:"process"`
 	Journal    string           `json:"journal"` // absolute path, in the sender's file system
+
+	// With PurposeMigrate: what the source is going to do.
+	Mode    Mode `json:"mode,omitempty"`
+	Streams int  `json:"streams,omitempty"` // that it opens once it is accepted
+	// With PurposeStream and PurposeRecover: which of them this is, from 1. With a mode that moves memory
+	// after the guest, the last one is for what the guest waits for.
+	Stream int `json:"stream,omitempty"`
 }
 
 // Check reports what no correct peer sends.
 func (h *Hello) Check() error {
 	switch {
-	case h.Purpose != PurposeMigrate && h.Purpose != PurposeResolve:
+	case h.Purpose == PurposeInvalid || h.Purpose > PurposeRecover:
 		return protocolErrorf("HELLO has purpose %d", h.Purpose)
+	case h.Streams < 0 || h.Streams > MaxStreams || h.Stream < 0 || h.Stream > MaxStreams:
+		return protocolErrorf("HELLO is of stream %d of %d; there are at most %d", h.Stream, h.Streams, MaxStreams)
 	case h.MachineID == "" || len(h.MachineID) > MaxMachineIDBytes || !utf8.ValidString(h.MachineID):
 		return protocolErrorf("HELLO has a machine id of %d bytes; it has 1 to %d", len(h.MachineID), MaxMachineIDBytes)
 	case h.Generation == 0:
@@ -48,7 +74,19 @@ func (h *Hello) Check() error {
 	case len(h.Journal) > maxPathBytes || len(h.Build) > maxBuildBytes:
 		return protocolErrorf("HELLO has a journal path of %d and a build of %d bytes", len(h.Journal), len(h.Build))
 	}
-	return nil
+	if h.Purpose != PurposeMigrate {
+		return nil
+	}
+	switch h.Mode {
+	case ModePrecopy:
+		return nil
+	case ModePostcopy, ModeHybrid:
+		if h.Streams < 2 {
+			return protocolErrorf("HELLO has %d streams for %s; it takes 2", h.Streams, h.Mode)
+		}
+		return nil
+	}
+	return protocolErrorf("HELLO has mode %q", h.Mode)
 }
 
 // Reason is the payload of REFUSE and ABORT.

@@ -1,0 +1,102 @@
+package migration
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+// stream is the source's end of one more connection, for pages. One goroutine uses it at a time. The
+// destination says nothing on it between its HELLO and the switch to post-copy, so nobody reads.
+type stream struct {
+	conn    net.Conn
+	r       *wire.Reader
+	w       *wire.Writer
+	timeout time.Duration // for a write
+	torn    atomic.Bool   // a frame was cut short: nothing can follow it
+	written *atomic.Uint64
+}
+
+func newStream(conn net.Conn, timeout time.Duration, written *atomic.Uint64) *stream {
+	s := &stream{conn: conn, r: wire.NewReader(conn), timeout: timeout, written: written}
+	s.w = wire.NewWriter(s)
+	return s
+}
+
+// Write counts and passes on; only the stream's wire.Writer calls it.
+func (s *stream) Write(p []byte) (int, error) {
+	n, err := s.conn.Write(p)
+	s.written.Add(uint64(n))
+	if err != nil {
+		s.torn.Store(true)
+	}
+	return n, err
+}
+
+// send runs one write. A peer that takes nothing for the timeout is lost; when ctx ends, the frame
+// in flight has abortGrace to be finished.
+func (s *stream) send(ctx context.Context, write func(*wire.Writer) error) error {
+	if s.torn.Load() {
+		return ErrConnectionLost
+	}
+	_ = s.conn.SetWriteDeadline(time.Now().Add(s.timeout)) // fails only when closed, as will the write
+	stop := context.AfterFunc(ctx, func() {
+		_ = s.conn.SetWriteDeadline(time.Now().Add(abortGrace))
+	})
+	defer stop()
+	if err := write(s.w); err != nil {
+		return connectionError(err)
+	}
+	return nil
+}
+
+// openStreams opens the connections beside the main one, after ACCEPT.
+func (s *sender) openStreams(ctx context.Context) error {
+	for i := range s.opts.Streams - 1 {
+		if err := s.openStream(ctx, i+1); err != nil {
+			return fmt.Errorf("stream %d of %d: %w", i+1, s.opts.Streams, err)
+		}
+	}
+	return nil
+}
+
+func (s *sender) openStream(ctx context.Context, index int) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.opts.PeerTimeout, ErrPeerSilent)
+	defer cancel()
+	conn, err := s.dial(ctx)
+	if err != nil {
+		return err
+	}
+	st := newStream(conn, s.opts.PeerTimeout, &s.streamed)
+	s.streams = append(s.streams, st) // closed with the link, whatever comes
+	hello := s.hello(wire.PurposeStream)
+	hello.Stream = index
+	if err := st.send(ctx, func(w *wire.Writer) error { return w.Message(wire.TypeHello, hello) }); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	f, err := st.r.Next(wire.Of(wire.TypeHello, wire.TypeRefuse))
+	if err != nil {
+		return connectionError(err)
+	}
+	if f.Type == wire.TypeRefuse {
+		_, err = accept(f, wire.TypeHello)
+		return err
+	}
+	_, err = s.answers(f, wire.PurposeStream)
+	return err
+}
+
+// sendOn is a stream's send; a failure gives way to what the destination says on the main connection.
+func (s *sender) sendOn(ctx context.Context, st *stream, write func(*wire.Writer) error) error {
+	err := st.send(ctx, write)
+	if err == nil || !st.torn.Load() {
+		return err
+	}
+	return s.link.verdictOr(err)
+}
