@@ -49,6 +49,9 @@ func (a *applier) pagesFrame(payload []byte) error {
 
 func (a *applier) record(rec wire.Record) error {
 	count := uint64(rec.Count)
+	if rec.Kind == wire.KindLines {
+		return fmt.Errorf("%w: lines, which were not agreed on", wire.ErrProtocol)
+	}
 	if rec.First < a.next {
 		return fmt.Errorf("%w: page %#x comes after page %#x of the same round", wire.ErrProtocol, rec.First, a.next-1)
 	}

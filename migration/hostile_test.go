@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"path/filepath"
@@ -218,7 +219,7 @@ func TestOtherVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if reason, err := wire.Decode[wire.Reason](f); err != nil || !bytes.Contains([]byte(reason.Text), []byte("version 2")) {
+	if reason, err := wire.Decode[wire.Reason](f); err != nil || !bytes.Contains([]byte(reason.Text), []byte(fmt.Sprintf("version %d", wire.Version+1))) {
 		t.Errorf("refused with %+v, %v", reason, err)
 	}
 
@@ -240,7 +241,7 @@ func TestOtherVersion(t *testing.T) {
 	p.opts.hooks = p.src.hooks
 	_, err = Send(t.Context(), p.src, Address{network: "unix", address: ln.Addr().String()}, p.opts)
 	var version *wire.VersionError
-	if !errors.As(err, &version) || version.Peer != 2 || p.src.pauses != 0 {
+	if !errors.As(err, &version) || version.Peer != wire.Version+1 || p.src.pauses != 0 {
 		t.Errorf("%v after %d pauses", err, p.src.pauses)
 	}
 	p.verifyLaw(source)

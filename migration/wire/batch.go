@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"encoding/binary"
 	"hash/crc32"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -9,38 +8,22 @@ import (
 	"github.com/fineline-vmm/fineline/memory"
 )
 
-// Kind says what a page record holds.
-type Kind uint8
+// MinBatchBytes is the smallest useful batch: one page in the worst form.
+const MinBatchBytes = RecordBytes + maxOpeningEntryBytes
 
-// The kinds of records. Line masks will be the next one, and with it the next Version.
-const (
-	KindInvalid Kind = iota
-	KindData         // count pages of content follow
-	KindZero         // count pages are zero, nothing follows
-)
-
-// RecordBytes is the size of a record's header:
-//
-//	offset  size
-//	     0     8  number of the first page (guest-physical address / 4096)
-//	     8     1  kind
-//	     9     3  zero
-//	    12     4  count of pages, at least 1
-const RecordBytes = 16
-
-// MinBatchBytes is the smallest useful batch: one page.
-const MinBatchBytes = RecordBytes + memory.PageSize
-
-// Batch gathers page records into one large buffer, the payload of one PAGES frame: neighbours of one
-// kind join into one record. It is reused, so that sending allocates nothing. It is for one goroutine
-// at a time; a sealed batch may be handed to another.
+// Batch gathers page records into one large buffer, the payload of one PAGES frame: pages of one kind
+// join into one record while their order allows it. It is reused, so that sending allocates nothing.
+// It is for one goroutine at a time; a sealed batch may be handed to another.
 type Batch struct {
 	view  *buffer.View // room for the frame's header, then the records
 	limit int          // of the view, in bytes
-	crc   uint32
+	crc   uint32       // of the payload that is sent
 
-	run  run // the open one
-	last run // the one before it
+	run    run  // the open one
+	before mark // the last append: what Retract goes back to
+
+	entry  [maxEntryBytes]byte // of lines, while it is made
+	packed []byte              // what Compress made: room for the frame's header, then the payload
 }
 
 // run is a record that may still grow.
@@ -48,7 +31,22 @@ type run struct {
 	at    int // offset in the view of its header
 	kind  Kind
 	first uint64
+	last  uint64
 	count uint32
+}
+
+// joins reports whether a page of the given kind can be the run's next.
+func (r *run) joins(kind Kind, number uint64) bool {
+	if kind == KindLines {
+		return r.kind == kind && number > r.last
+	}
+	return r.kind == kind && number == r.last+1
+}
+
+// mark is a state of a batch.
+type mark struct {
+	size int // of the view
+	run  run
 }
 
 // NewBatch returns an empty batch with at most sizeBytes of records, MinBatchBytes to MaxBatchBytes.
@@ -63,14 +61,16 @@ func NewBatch(sizeBytes int) *Batch {
 func (b *Batch) Reset() {
 	b.view.Reset()
 	b.view.Grow(HeaderBytes)
-	b.run, b.last = run{}, run{}
+	b.packed = b.packed[:0]
+	b.run = run{}
+	b.before = b.mark()
 }
 
-// SizeBytes is the size of the records.
+// SizeBytes is the size of the records, before any compression.
 func (b *Batch) SizeBytes() int { return b.view.Size() - HeaderBytes }
 
-// Full reports that a page might not fit any more.
-func (b *Batch) Full() bool { return b.view.Size()+RecordBytes+memory.PageSize > b.limit }
+// Full reports that a page might not fit any more, in whatever form.
+func (b *Batch) Full() bool { return b.view.Size()+MinBatchBytes > b.limit }
 
 // AppendPage copies a page of content into the batch and returns the copy, which the caller only
 // reads. It is the copy that is sent, hashed or compared, since the guest goes on writing to page
@@ -82,28 +82,31 @@ func (b *Batch) AppendPage(number uint64, page []byte) []byte {
 	return all[len(all)-memory.PageSize:]
 }
 
-// RetractPage takes back the page appended last. The run before it can grow again.
-func (b *Batch) RetractPage() {
-	b.run.count--
-	size := b.view.Size() - memory.PageSize
-	if b.run.count == 0 {
-		size -= RecordBytes
-		b.run, b.last = b.last, run{}
-	}
-	b.view.CapLength(size)
-}
-
 // AppendZero says that a page is zero. Precondition: not Full.
 func (b *Batch) AppendZero(number uint64) { b.extend(KindZero, number) }
 
+// Retract takes back the page appended last, in whatever form. The record that was open before it can
+// grow again. There is one step back: a second one does nothing.
+func (b *Batch) Retract() {
+	b.view.CapLength(b.before.size)
+	b.run = b.before.run
+}
+
+// RetractPage is Retract.
+func (b *Batch) RetractPage() { b.Retract() }
+
+func (b *Batch) mark() mark { return mark{size: b.view.Size(), run: b.run} }
+
 // extend adds the page to the open run, or closes that and opens another.
 func (b *Batch) extend(kind Kind, number uint64) {
-	if b.run.kind == kind && number == b.run.first+uint64(b.run.count) {
+	b.before = b.mark()
+	if b.run.joins(kind, number) {
 		b.run.count++
+		b.run.last = number
 		return
 	}
 	b.closeRun()
-	b.last, b.run = b.run, run{at: b.view.Size(), kind: kind, first: number, count: 1}
+	b.run = run{at: b.view.Size(), kind: kind, first: number, last: number, count: 1}
 	var head [RecordBytes]byte
 	_, _ = b.view.Write(head[:])
 }
@@ -114,9 +117,11 @@ func (b *Batch) closeRun() {
 		return
 	}
 	var head [RecordBytes]byte
-	binary.LittleEndian.PutUint64(head[0:], b.run.first)
-	head[8] = byte(b.run.kind)
-	binary.LittleEndian.PutUint32(head[12:], b.run.count)
+	size := 0
+	if b.run.kind == KindLines {
+		size = b.view.Size() - b.run.at - RecordBytes
+	}
+	putRecord(&head, b.run.kind, b.run.first, b.run.count, size)
 	_, _ = b.view.WriteAt(head[:], b.run.at)
 }
 
@@ -125,45 +130,4 @@ func (b *Batch) closeRun() {
 func (b *Batch) Seal() {
 	b.closeRun()
 	b.crc = crc32.Checksum(b.view.AsSlice()[HeaderBytes:], castagnoli())
-}
-
-// Record is one record of a PAGES frame.
-type Record struct {
-	Kind  Kind
-	First uint64 // page number
-	Count uint32
-	Data  []byte // Count pages, for KindData; borrowed from the frame
-}
-
-// NextRecord splits the first record off a PAGES payload. It checks the form; whether the pages exist
-// is checked by whoever owns the memory.
-func NextRecord(payload []byte) (rec Record, rest []byte, err error) {
-	if len(payload) < RecordBytes {
-		return Record{}, nil, protocolErrorf("a page record of %d bytes", len(payload))
-	}
-	head := payload[:RecordBytes]
-	rec = Record{
-		First: binary.LittleEndian.Uint64(head[0:]),
-		Kind:  Kind(head[8]),
-		Count: binary.LittleEndian.Uint32(head[12:]),
-	}
-	rest = payload[RecordBytes:]
-	// A page number beyond this has no 64-bit address.
-	const maxPages = 1 << 52
-	switch {
-	case head[9]|head[10]|head[11] != 0:
-		return Record{}, nil, protocolErrorf("a page record has reserved bits set")
-	case rec.Count == 0 || rec.First > maxPages-uint64(rec.Count):
-		return Record{}, nil, protocolErrorf("a page record has %d pages from page %d", rec.Count, rec.First)
-	case rec.Kind == KindZero:
-		return rec, rest, nil
-	case rec.Kind != KindData:
-		return Record{}, nil, protocolErrorf("a page record has kind %d", rec.Kind)
-	}
-	size := uint64(rec.Count) * memory.PageSize
-	if size > uint64(len(rest)) {
-		return Record{}, nil, protocolErrorf("a page record has %d pages and %d bytes", rec.Count, len(rest))
-	}
-	rec.Data = rest[:size]
-	return rec, rest[size:], nil
 }

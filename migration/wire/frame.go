@@ -68,9 +68,16 @@ func (w *Writer) Bytes(t Type, payload []byte) error {
 	return w.send(t, view)
 }
 
-// Batch writes a sealed batch as one PAGES frame. The batch keeps its content.
+// Batch writes a sealed batch as one PAGES or, if it was compressed, PAGES_ZSTD frame. The batch keeps
+// its content.
 func (w *Writer) Batch(b *Batch) error {
 	var h header
+	if len(b.packed) > 0 {
+		h.fill(TypePagesZstd, b.WireBytes(), w.seq, b.crc)
+		copy(b.packed, h[:])
+		_, err := w.w.Write(b.packed)
+		return w.sent(TypePagesZstd, err)
+	}
 	h.fill(TypePages, b.SizeBytes(), w.seq, b.crc)
 	_, _ = b.view.WriteAt(h[:], 0)
 	out := b.view.Clone() // shares the bytes; a write consumes the view
@@ -79,17 +86,24 @@ func (w *Writer) Batch(b *Batch) error {
 }
 
 func (w *Writer) send(t Type, view *buffer.View) error {
+	_, err := view.WriteTo(w.w)
+	return w.sent(t, err)
+}
+
+func (w *Writer) sent(t Type, err error) error {
 	w.seq++
-	if _, err := view.WriteTo(w.w); err != nil {
+	if err != nil {
 		return fmt.Errorf("cannot send %s: %w", t, err)
 	}
 	return nil
 }
 
 // Frame is one frame that was read. Payload belongs to the reader and is good until its next Next.
+// A PAGES_ZSTD frame comes expanded, and as TypePages.
 type Frame struct {
-	Type    Type
-	Payload []byte
+	Type      Type
+	Payload   []byte
+	WireBytes int // size of the payload as it came
 }
 
 // Reader reads frames. It is for one goroutine at a time.
@@ -97,7 +111,8 @@ type Reader struct {
 	r     io.Reader
 	seq   uint32
 	head  header
-	batch *buffer.View // one buffer for all PAGES frames
+	batch *buffer.View  // one buffer for all PAGES and PAGES_ZSTD frames
+	zstd  *decompressor // from the first PAGES_ZSTD on
 	limit io.LimitedReader
 }
 
@@ -106,7 +121,7 @@ func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
 
 // Next reads a frame of one of the given types. It returns io.EOF bare when the stream ends between
 // frames. Nothing is allocated for a frame that is of another type, too large or of another version,
-// and for others no more than twice what has arrived.
+// and for others no more than twice what has arrived, but for the buffers of PAGES and PAGES_ZSTD.
 func (r *Reader) Next(takes Set) (Frame, error) {
 	if _, err := io.ReadFull(r.r, r.head[:]); err != nil {
 		if errors.Is(err, io.EOF) { // not ErrUnexpectedEOF: that is inside a header
@@ -127,7 +142,20 @@ func (r *Reader) Next(takes Set) (Frame, error) {
 		return Frame{}, protocolErrorf("%s has checksum %08x, and its bytes have %08x", t, want, crc)
 	}
 	r.seq++
-	return Frame{Type: t, Payload: payload}, nil
+	return r.expand(Frame{Type: t, Payload: payload, WireBytes: len(payload)})
+}
+
+// expand turns PAGES_ZSTD into PAGES.
+func (r *Reader) expand(f Frame) (Frame, error) {
+	if f.Type != TypePagesZstd {
+		return f, nil
+	}
+	if r.zstd == nil {
+		r.zstd = newDecompressor()
+	}
+	records, err := r.zstd.expand(f.Payload)
+	f.Type, f.Payload = TypePages, records
+	return f, err
 }
 
 func (r *Reader) checkHeader(takes Set) (Type, uint32, error) {
@@ -155,7 +183,7 @@ func (r *Reader) readPayload(t Type, size uint32) ([]byte, error) {
 	if size == 0 {
 		return nil, nil
 	}
-	if t == TypePages {
+	if t == TypePages || t == TypePagesZstd {
 		if r.batch == nil {
 			r.batch = buffer.NewView(MaxBatchBytes)
 		}

@@ -6,7 +6,7 @@ import "fmt"
 const Magic uint32 = 'F' | 'L'<<8 | 'M'<<16 | 'G'<<24
 
 // Version of the protocol; see the version rule in the package's documentation.
-const Version uint16 = 1
+const Version uint16 = 2
 
 // Type says what a frame is.
 type Type uint16
@@ -29,6 +29,10 @@ const (
 	TypeAbort
 	TypeResolve
 	TypeVerdict
+	TypePagesZstd
+	TypeAbsent
+	TypeRequest
+	TypeComplete
 	typeCount
 )
 
@@ -39,8 +43,10 @@ const (
 	// MaxStateBytes bounds a saved state: some 20 KiB a vCPU, a few KiB a device, and up to 6 MiB of what the FPGA's
 	// contexts found. It is vmm.MaxSavedBytes.
 	MaxStateBytes = 16 << 20
-	// MaxBatchBytes bounds the payload of one PAGES frame.
+	// MaxBatchBytes bounds the records of one PAGES or PAGES_ZSTD frame.
 	MaxBatchBytes = 1 << 20
+	// maxAbsentBytes holds the worst set of pages, every other one, of a guest of 256 GiB.
+	maxAbsentBytes = 64 << 20
 )
 
 var kinds = [typeCount]struct {
@@ -62,6 +68,10 @@ var kinds = [typeCount]struct {
 	TypeAbort:       {"ABORT", maxControlBytes},
 	TypeResolve:     {"RESOLVE", 0},
 	TypeVerdict:     {"VERDICT", maxControlBytes},
+	TypePagesZstd:   {"PAGES_ZSTD", MaxBatchBytes},
+	TypeAbsent:      {"ABSENT", maxAbsentBytes},
+	TypeRequest:     {"REQUEST", MaxRequestPages * requestPageBytes},
+	TypeComplete:    {"COMPLETE", 0},
 }
 
 func (t Type) valid() bool { return t > TypeInvalid && t < typeCount }

@@ -240,13 +240,13 @@ func TestBatchFills(t *testing.T) {
 	if size := b.SizeBytes(); size > MaxBatchBytes || size < MaxBatchBytes-2*MinBatchBytes {
 		t.Errorf("a full batch has %d bytes", size)
 	}
-	if got := records(t, b); len(got) != MaxBatchBytes/MinBatchBytes {
+	if got := records(t, b); len(got) != MaxBatchBytes/(RecordBytes+memory.PageSize) {
 		t.Errorf("%d records", len(got))
 	}
 }
 
 func TestBadRecords(t *testing.T) {
-	good := make([]byte, MinBatchBytes)
+	good := make([]byte, RecordBytes+memory.PageSize)
 	good[8] = byte(KindData)
 	good[12] = 1
 	if _, _, err := NextRecord(good); err != nil {
