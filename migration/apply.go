@@ -2,34 +2,45 @@ package migration
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
-// applier stores page records in guest memory. It is the receiver's only way to the RAM, and checks
-// every record at its use (design law 5).
-type applier struct {
+// arrived is the memory of a machine that comes, as the appliers of all streams know it.
+type arrived struct {
 	mem     *memory.Guest
 	regions []memory.Region
+
+	mu      sync.Mutex
 	written *memory.PageSet // pages that hold content; all others are zero
 
-	round     int    // of the last ROUND_END
-	open      bool   // a PAGES frame came since
-	next      uint64 // pages of a round ascend: the next record begins here or later
-	pages     uint64 // of the open round
-	zeroPages uint64
-
-	totalPages, totalZeroPages uint64
+	round                   int // of the last ROUND_END on the main connection
+	pages, zeroPages, lines uint64
 }
 
-// newApplier empties the memory, so that a page which is never sent is zero.
-func newApplier(mem *memory.Guest) (*applier, error) {
+// newArrived empties the memory, so that a page which is never sent is zero.
+func newArrived(mem *memory.Guest) (*arrived, error) {
 	if err := mem.Reset(); err != nil {
 		return nil, fmt.Errorf("cannot clear the new machine's memory: %w", err)
 	}
-	return &applier{mem: mem, regions: mem.Regions(), written: mem.NewPageSet()}, nil
+	return &arrived{mem: mem, regions: mem.Regions(), written: mem.NewPageSet()}, nil
 }
+
+// applier stores the page records of one stream in guest memory. Nothing else of the receiver reaches
+// the RAM. It checks every record at its use (design law 5).
+type applier struct {
+	*arrived
+
+	round int    // of the last ROUND_END on this stream
+	open  bool   // a PAGES frame came since
+	next  uint64 // pages of a round ascend: the next record begins here or later
+	came  wire.RoundEnd
+	lines uint64 // of the open round
+}
+
+func newApplier(a *arrived) *applier { return &applier{arrived: a} }
 
 // pagesFrame stores the records of one PAGES frame.
 func (a *applier) pagesFrame(payload []byte) error {
@@ -48,37 +59,79 @@ func (a *applier) pagesFrame(payload []byte) error {
 }
 
 func (a *applier) record(rec wire.Record) error {
-	count := uint64(rec.Count)
 	if rec.Kind == wire.KindLines {
-		return fmt.Errorf("%w: lines, which were not agreed on", wire.ErrProtocol)
+		return a.linesOf(rec)
 	}
-	if rec.First < a.next {
-		return fmt.Errorf("%w: page %#x comes after page %#x of the same round", wire.ErrProtocol, rec.First, a.next-1)
+	count := uint64(rec.Count)
+	if err := a.advance(rec.First, count); err != nil {
+		return err
 	}
-	if !a.inRAM(rec.First, count) {
-		return fmt.Errorf("%w: %d pages at %#x are not in the machine's memory", wire.ErrProtocol, count, rec.First*memory.PageSize)
-	}
-	a.next = rec.First + count
 	if rec.Kind == wire.KindZero {
-		a.zeroPages += count
+		a.came.ZeroPages += count
 		return a.zero(rec.First, count)
 	}
-	a.pages += count
-	gpa := memory.GPA(rec.First * memory.PageSize)
-	for page := range count {
-		a.written.Add(gpa + memory.GPA(page*memory.PageSize))
+	a.came.Pages += count
+	a.lines += count * linesPerPage
+	a.hasContent(rec.First, count)
+	return a.mem.WriteAt(memory.GPA(rec.First*memory.PageSize), rec.Data)
+}
+
+// linesOf changes the lines that a record has of each of its pages.
+func (a *applier) linesOf(rec wire.Record) error {
+	entries := rec.Lines()
+	for {
+		page, lines, ok, err := entries.Next()
+		if err != nil || !ok {
+			return err
+		}
+		if err := a.advance(page, 1); err != nil {
+			return err
+		}
+		a.came.Pages++
+		a.lines += uint64(lines.Count())
+		a.hasContent(page, 1)
+		if err := a.mem.EditPage(memory.GPA(page*memory.PageSize), lines.Apply); err != nil {
+			return err
+		}
 	}
-	return a.mem.WriteAt(gpa, rec.Data)
+}
+
+// advance admits the next pages of the round.
+func (a *applier) advance(first, count uint64) error {
+	if first < a.next {
+		return fmt.Errorf("%w: page %#x comes after page %#x of the same round", wire.ErrProtocol, first, a.next-1)
+	}
+	if !a.inRAM(first, count) {
+		return fmt.Errorf("%w: %d pages at %#x are not in the machine's memory", wire.ErrProtocol, count, first*memory.PageSize)
+	}
+	a.next = first + count
+	return nil
+}
+
+func (a *arrived) hasContent(first, count uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.written.AddRange(memory.GPA(first*memory.PageSize), count*memory.PageSize)
+}
+
+func (a *arrived) mayHaveContent(gpa memory.GPA) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.written.Has(gpa)
 }
 
 // zero clears the pages that hold content. The others are zero and stay untouched.
-func (a *applier) zero(first, count uint64) error {
+func (a *arrived) zero(first, count uint64) error {
 	for number := first; number < first+count; number++ {
 		gpa := memory.GPA(number * memory.PageSize)
-		if !a.written.Has(gpa) {
+		if !a.mayHaveContent(gpa) {
 			continue
 		}
-		if err := a.mem.WriteAt(gpa, zeroPage[:]); err != nil {
+		err := a.mem.EditPage(gpa, func(page []byte) error {
+			clear(page)
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -86,7 +139,7 @@ func (a *applier) zero(first, count uint64) error {
 }
 
 // inRAM reports whether all the pages exist; they may cross regions that touch. Regions are sorted.
-func (a *applier) inRAM(first, count uint64) bool {
+func (a *arrived) inRAM(first, count uint64) bool {
 	for _, r := range a.regions {
 		base, pages := uint64(r.Base)/memory.PageSize, r.SizeBytes/memory.PageSize
 		if first < base || first-base >= pages {
@@ -101,14 +154,18 @@ func (a *applier) inRAM(first, count uint64) bool {
 	return false
 }
 
-// roundEnd closes a round; what it says must be what came.
+// roundEnd closes a round; what it says must be what came on this stream.
 func (a *applier) roundEnd(end *wire.RoundEnd) error {
-	if end.Round != a.round+1 || end.Pages != a.pages || end.ZeroPages != a.zeroPages {
+	if end.Round != a.round+1 || end.Pages != a.came.Pages || end.ZeroPages != a.came.ZeroPages {
 		return fmt.Errorf("%w: ROUND_END says round %d with %d pages and %d zero pages, and round %d had %d and %d",
-			wire.ErrProtocol, end.Round, end.Pages, end.ZeroPages, a.round+1, a.pages, a.zeroPages)
+			wire.ErrProtocol, end.Round, end.Pages, end.ZeroPages, a.round+1, a.came.Pages, a.came.ZeroPages)
 	}
-	a.totalPages += a.pages
-	a.totalZeroPages += a.zeroPages
-	a.round, a.open, a.next, a.pages, a.zeroPages = end.Round, false, 0, 0, 0
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.arrived.round = max(a.arrived.round, end.Round)
+	a.pages += a.came.Pages
+	a.zeroPages += a.came.ZeroPages
+	a.arrived.lines += a.lines
+	a.round, a.open, a.next, a.came, a.lines = end.Round, false, 0, wire.RoundEnd{}, 0
 	return nil
 }

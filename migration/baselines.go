@@ -34,11 +34,11 @@ func (b Baseline) validate() error {
 type knowledge uint8
 
 const (
-	isZero  knowledge = iota // no content was sent: it is zero there
-	isOther                  // content was sent, and no baseline is kept
-	isSums                   // the hash of each line is that of the bytes sent
-	isTwin                   // the twin is the bytes sent
-	isResting                // as isOther, and the room of a twin is kept
+	isZero    knowledge = iota // no content was sent: it is zero there
+	isOther                    // content was sent, and no baseline is kept
+	isSums                     // the hash of each line is that of the bytes sent
+	isTwin                     // the twin is the bytes sent
+	isResting                  // as isOther, and the room of a twin is kept
 )
 
 // heavyRounds is how often in a row most lines of a page must have changed before it is no longer compared, and

@@ -156,7 +156,7 @@ func (m *machine) step() {
 	m.state.Steps++
 	gpa := memory.GPA(m.state.Steps % m.pages * memory.PageSize)
 	if m.state.Steps%7 == 0 {
-		_ = m.mem.WriteAt(gpa, zeroPage[:])
+		_ = m.mem.WriteAt(gpa, make([]byte, memory.PageSize))
 		return
 	}
 	_ = m.mem.StoreUint64(gpa+memory.GPA(m.state.Steps%512*8), m.state.Steps)

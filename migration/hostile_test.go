@@ -32,7 +32,7 @@ func newRawWriter(out io.Writer) *rawWriter { return &rawWriter{wire.NewWriter(o
 
 func hostileHello() wire.Hello {
 	return wire.Hello{
-		Purpose: wire.PurposeMigrate, Build: "evil", MachineID: "guest", Generation: 1,
+		Purpose: wire.PurposeMigrate, Mode: wire.ModePrecopy, Build: "evil", MachineID: "guest", Generation: 1,
 		Process: identity.Process{BootID: "boot", PIDNamespace: 1, TimeNamespace: 1, PID: 666, StartTicks: 1},
 		Journal: "/dev/zero",
 	}

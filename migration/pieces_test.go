@@ -3,7 +3,6 @@ package migration
 import (
 	"context"
 	"errors"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
@@ -111,38 +109,67 @@ func TestThrottleEndsWithThePause(t *testing.T) {
 
 func TestRule(t *testing.T) {
 	rule := Rule{MaxDowntime: 100 * time.Millisecond, MaxRounds: 10, StallRounds: 3}
+	// Each round took 10 us for each page that it sent: what the one before it had left.
 	rounds := func(remaining ...uint64) []Round {
 		var out []Round
+		pages := uint64(20000)
 		for _, n := range remaining {
-			out = append(out, Round{RemainingPages: n})
+			out = append(out, Round{Pages: pages, RemainingPages: n, took: time.Duration(pages) * 10 * time.Microsecond})
+			pages = n
 		}
 		return out
 	}
-	const mb = 1e6
 	for _, tc := range []struct {
-		name string
-		rule Rule
-		look outlook
-		want decision
+		name     string
+		overhead time.Duration
+		slowed   int
+		rounds   []Round
+		want     decision
 	}{
-		{"nothing left", rule, outlook{rounds: rounds(0)}, stopConverged},
-		{"fits", rule, outlook{rounds: rounds(100), remainingPages: 100, bytesPerS: 5 * mb}, stopConverged},
-		{"does not fit", rule, outlook{rounds: rounds(200), remainingPages: 200, bytesPerS: 5 * mb}, continueRounds},
-		{"the overhead alone is too much", rule,
-			outlook{rounds: rounds(1), remainingPages: 1, bytesPerS: 1000 * mb, overhead: time.Second}, continueRounds},
-		{"bandwidth unknown", rule, outlook{rounds: rounds(1), remainingPages: 1}, continueRounds},
-		{"shrinking", rule,
-			outlook{rounds: rounds(9000, 8000, 7000, 6000, 5000), remainingPages: 5000, bytesPerS: mb}, continueRounds},
-		{"stalled", rule,
-			outlook{rounds: rounds(9000, 5000, 5000, 5100, 4900), remainingPages: 4900, bytesPerS: mb}, stopForced},
-		{"too many rounds", rule,
-			outlook{rounds: rounds(9e5, 8e5, 7e5, 6e5, 5e5, 4e5, 3e5, 2e5, 1e5, 9e4), remainingPages: 9e4, bytesPerS: mb}, stopForced},
-		{"too few rounds to be stalled", rule,
-			outlook{rounds: rounds(5000, 5000, 5000), remainingPages: 5000, bytesPerS: mb}, continueRounds},
+		{"nothing left", time.Second, 0, rounds(0), stopConverged},
+		{"fits, and a round more would shorten the downtime", 0, 0, rounds(9000, 5000), continueRounds},
+		{"fits, and there is nothing to gain", 0, 0, rounds(9000, 20), stopConverged},
+		{"fits, and does not shrink", 0, 0, rounds(9000, 8000), stopConverged},
+		{"fits at the last round", 0, 0, rounds(9e5, 8e5, 7e5, 6e5, 5e5, 4e5, 3e5, 2e5, 1e5, 5e3), stopConverged},
+		{"does not fit", 0, 0, rounds(12000), continueRounds},
+		{"the overhead alone is too much", time.Second, 0, rounds(1), continueRounds},
+		{"shrinking", 0, 0, rounds(90000, 80000, 70000, 60000, 50000), continueRounds},
+		{"stalled", 0, 0, rounds(90000, 50000, 50000, 51000, 49000), slowDown},
+		{"stalled before it was slowed down", 0, 3, rounds(90000, 50000, 50000, 51000, 49000), continueRounds},
+		{"slowed down and stalled again", 0, 2, rounds(90000, 90000, 50000, 50000, 51000, 49000), slowDown},
+		{"too many rounds", 0, 0, rounds(9e5, 8e5, 7e5, 6e5, 5e5, 4e5, 3e5, 2e5, 1e5, 9e4), stopForced},
+		{"too few rounds to be stalled", 0, 0, rounds(50000, 50000, 50000), continueRounds},
 	} {
-		if got := tc.rule.decide(tc.look); got != tc.want {
-			t.Errorf("%s: decision %d, want %d", tc.name, got, tc.want)
+		look := outlook{
+			rounds: tc.rounds, remainingPages: tc.rounds[len(tc.rounds)-1].RemainingPages,
+			overhead: tc.overhead, throttledAt: tc.slowed,
 		}
+		if got := rule.decide(look); got != tc.want {
+			t.Errorf("%s: decision %d, want %d (downtime %v)", tc.name, got, tc.want, look.downtime())
+		}
+	}
+}
+
+// TestTimePerPage: whole pages of the first round, rounds of a few pages and paused ones do not mislead.
+func TestTimePerPage(t *testing.T) {
+	first := Round{Pages: 1 << 20, took: time.Hour}
+	if got := timePerPage([]Round{first}); got != time.Hour>>20 {
+		t.Errorf("of the first round alone %v", got)
+	}
+	rounds := []Round{
+		first,
+		{Pages: 3000, CleanPages: 1000, ZeroPages: 96, took: 4096 * time.Microsecond},
+		{Pages: 0, took: time.Minute, Paused: true},
+	}
+	if got := timePerPage(rounds); got != time.Microsecond {
+		t.Errorf("%v a page, want 1us", got)
+	}
+	tiny := append(rounds, Round{Pages: 1, took: time.Millisecond})
+	if got := timePerPage(tiny); got > 2*time.Microsecond {
+		t.Errorf("a round of one page makes it %v a page", got)
+	}
+	if timePerPage(nil) != 0 {
+		t.Error("without rounds")
 	}
 }
 
@@ -326,121 +353,5 @@ func TestListenAddressInUse(t *testing.T) {
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "precious" {
 		t.Errorf("the file is %q, %v", text, err)
-	}
-}
-
-// TestEncoderZeroes follows one page through content, zero and zero again.
-func TestEncoderZeroes(t *testing.T) {
-	w := &world{}
-	m := newMachine(t, w, "m", 16)
-	e := newPageEncoder(m.mem)
-	content := make([]byte, memory.PageSize)
-	content[memory.PageSize-1] = 1
-	for _, tc := range []struct {
-		name string
-		page []byte
-		want tally
-	}{
-		{"zero, never sent", zeroPage[:], tally{zeroPages: 1}},
-		{"content", content, tally{pages: 1, lines: 64}},
-		{"zero after content", zeroPage[:], tally{zeroPages: 1, zeroSent: 1}},
-	} {
-		b := wire.NewBatch(wire.MaxBatchBytes)
-		var got tally
-		e.encode(0, tc.page, b, &got)
-		b.Seal()
-		if got != tc.want {
-			t.Errorf("%s: %+v, want %+v", tc.name, got, tc.want)
-		}
-		if empty := b.SizeBytes() == 0; empty != (tc.want.pages+tc.want.zeroSent == 0) {
-			t.Errorf("%s: %d bytes", tc.name, b.SizeBytes())
-		}
-	}
-}
-
-// TestPumpCopies: what is in the batch is what the page was when it was gathered (design law 2).
-func TestPumpCopies(t *testing.T) {
-	page := make([]byte, memory.PageSize)
-	page[0] = 7
-	b := wire.NewBatch(wire.MaxBatchBytes)
-	taken := b.AppendPage(1, page)
-	page[0] = 8
-	if taken[0] != 7 {
-		t.Error("the batch follows the guest's stores")
-	}
-}
-
-// TestPumpAllocations: moving many pages allocates no more than moving few.
-func TestPumpAllocations(t *testing.T) {
-	m := newMachine(t, &world{}, "m", 4096)
-	pages := m.mem.NewPageSet()
-	for _, r := range m.mem.Regions() {
-		for off := uint64(0); off < r.SizeBytes; off += memory.PageSize {
-			gpa := r.Base + memory.GPA(off)
-			if err := m.mem.StoreUint64(gpa, 1); err != nil {
-				t.Fatal(err)
-			}
-			pages.Add(gpa)
-		}
-	}
-	out := wire.NewWriter(io.Discard)
-	p := newPump(m.mem, newPageEncoder(m.mem), wire.MaxBatchBytes, func(_ context.Context, b *wire.Batch) error {
-		return out.Batch(b)
-	})
-	allocs := testing.AllocsPerRun(3, func() {
-		if sum, err := p.run(t.Context(), pages); err != nil || sum.pages != 4096 {
-			t.Fatalf("%+v, %v", sum, err)
-		}
-	})
-	if allocs > 128 {
-		t.Errorf("%v allocations for 4096 pages in 17 batches", allocs)
-	}
-}
-
-func TestPumpStopsAtFirstError(t *testing.T) {
-	m := newMachine(t, &world{}, "m", 4096)
-	pages := m.mem.NewPageSet()
-	for i := range memory.GPA(2048) {
-		pages.Add(i * memory.PageSize)
-		if err := m.mem.StoreUint64(i*memory.PageSize, 1); err != nil {
-			t.Fatal(err)
-		}
-	}
-	broken := errors.New("broken")
-	calls := 0
-	p := newPump(m.mem, newPageEncoder(m.mem), wire.MinBatchBytes, func(context.Context, *wire.Batch) error {
-		calls++
-		return broken
-	})
-	for range 2 { // all batches are back: a second run is like the first
-		calls = 0
-		if _, err := p.run(t.Context(), pages); !errors.Is(err, broken) || calls != 1 {
-			t.Errorf("%v after %d writes", err, calls)
-		}
-	}
-}
-
-func BenchmarkPump(b *testing.B) {
-	m := newMachine(b, &world{}, "m", 16384)
-	pages := m.mem.NewPageSet()
-	for _, r := range m.mem.Regions() {
-		for off := uint64(0); off < r.SizeBytes; off += memory.PageSize {
-			gpa := r.Base + memory.GPA(off)
-			if err := m.mem.StoreUint64(gpa, uint64(gpa)+1); err != nil {
-				b.Fatal(err)
-			}
-			pages.Add(gpa)
-		}
-	}
-	out := wire.NewWriter(io.Discard)
-	p := newPump(m.mem, newPageEncoder(m.mem), wire.MaxBatchBytes, func(_ context.Context, batch *wire.Batch) error {
-		return out.Batch(batch)
-	})
-	b.SetBytes(16384 * memory.PageSize)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := p.run(b.Context(), pages); err != nil {
-			b.Fatal(err)
-		}
 	}
 }

@@ -68,7 +68,7 @@ type session struct {
 	source *wire.Hello
 	watch  identity.Watch // of the source's process; nil when its death cannot be proved
 	mem    *arrived
-	apply  *applier    // of the main connection
+	apply  *applier      // of the main connection
 	joins  chan *visitor // the source's streams, until all are there
 	inflow []*inflow
 
@@ -381,7 +381,7 @@ func (s *session) stopWatch() {
 
 func (s *session) received() *Received {
 	return &Received{
-		MachineID: s.source.MachineID, Generation: s.source.Generation, Rounds: s.apply.round,
+		MachineID: s.source.MachineID, Generation: s.source.Generation, Rounds: s.mem.round,
 		Pages: s.mem.pages, ZeroPages: s.mem.zeroPages, Lines: s.mem.lines,
 		TotalMS: milliseconds(s.ranAt - s.began), TookOver: s.tookOver,
 	}

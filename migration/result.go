@@ -75,7 +75,7 @@ type Result struct {
 	// ThrottlePercent is how much of its time the guest was held back to converge.
 	ThrottlePercent int    `json:"throttle_percent"`
 	BaselineBytes   uint64 `json:"baseline_bytes"` // the most memory that baselines took at the source
-	Faults              Faults  `json:"faults"`
+	Faults          Faults `json:"faults"`
 
 	Error string `json:"error,omitempty"`
 }

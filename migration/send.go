@@ -49,8 +49,8 @@ type sender struct {
 	base     *baselines
 	pumps    []*pump       // the first sends over link, the others over streams
 	gathered atomic.Uint64 // pages of this round, see pump
-	tracker *memory.Tracker
-	dirty   *memory.PageSet // what the next round sends
+	tracker  *memory.Tracker
+	dirty    *memory.PageSet // what the next round sends
 
 	throttledAt int // rounds when the guest was slowed down last
 
@@ -65,7 +65,7 @@ type sender struct {
 
 	time      *timeline
 	result    Result
-	earlier   uint64        // bytes sent over connections before the newest
+	earlier   uint64 // bytes sent over connections before the newest
 	showing   sync.Mutex
 	lastShown time.Duration // when Progress was called last
 }

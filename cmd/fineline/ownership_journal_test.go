@@ -111,7 +111,7 @@ func TestHelloAndGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	hello := wire.Hello{
-		Purpose: wire.PurposeMigrate, MachineID: "stranger", Generation: 1, Journal: "/nowhere", Process: identity.Process{PID: 1},
+		Purpose: wire.PurposeMigrate, Mode: wire.ModePrecopy, MachineID: "stranger", Generation: 1, Journal: "/nowhere", Process: identity.Process{PID: 1},
 	}
 	if err := wire.NewWriter(conn).Message(wire.TypeHello, hello); err != nil {
 		t.Fatal(err)

@@ -206,3 +206,6 @@ func (l *LineBody) Apply(page []byte) error {
 	}
 	return nil
 }
+
+// Count is how many lines these are.
+func (l *LineBody) Count() int { return bits.OnesCount64(l.mask) }

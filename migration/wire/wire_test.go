@@ -23,7 +23,7 @@ func all() Set {
 
 func testHello() Hello {
 	return Hello{
-		Purpose: PurposeMigrate, Build: "test", MachineID: "m", Generation: 1,
+		Purpose: PurposeMigrate, Mode: ModePrecopy, Build: "test", MachineID: "m", Generation: 1,
 		Process: identity.Process{BootID: "b", PID: 1}, Journal: "/j",
 	}
 }
