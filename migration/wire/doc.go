@@ -63,6 +63,65 @@
 // link, not against malice: a peer is trusted to be what its host's operator started, and nothing else;
 // every byte of it is checked at its use.
 //
+// # Records
+//
+// The payload of PAGES is records, each a header of 16 bytes and what its kind says:
+//
+//	offset  size
+//	     0     8  number of the first page (guest-physical address / 4096), below 2^52
+//	     8     1  kind: 1 data, 2 zero, 3 lines
+//	     9     3  lines: size of the entries in bytes; else zero
+//	    12     4  count of pages, at least 1
+//	    16        data: count pages of 4096 bytes; zero: nothing; lines: count entries
+//
+// The pages of data and zero are neighbours. Those of lines ascend, and each has an entry:
+//
+//	uvarint   gap: the page's number less that of the entry before; 0 for the first, else at least 1
+//	1 byte    head
+//	          0x00-0x3f  one line, of that index; its delta follows
+//	          0x40-0x7f  one line, of the index head-0x40; its 64 bytes follow
+//	          0x80       8 bytes of mask follow, and the deltas of its lines in ascending order
+//	          0x81       8 bytes of mask follow, and its lines' bytes in ascending order
+//
+// A line is 64 bytes, and bit i of a mask is line i of the page. A delta says what of a line has changed
+// since what the destination has:
+//
+//	1 byte    words: bit i is the line's word i, of 8 bytes; may be 0
+//	for each of them, in ascending order
+//	1 byte    bytes: bit j is the word's byte j; not 0
+//	          the new bytes, in ascending order
+//
+// A mask without lines, another head, a body that ends early or late is a protocol error, and is found
+// before a byte of its page is written. A delta holds new bytes and not differences, so that lines that
+// are stored twice do no harm. Lines of all 64 lines' bytes say a page without its past.
+//
+// PAGES_ZSTD is PAGES whose payload is zstd (RFC 8878), and expands to at most 1 MiB of records. The
+// sender compares sizes a frame at a time.
+//
+// # Post-copy
+//
+//	source                                          destination
+//	  (the guest is paused)
+//	  ABSENT                               ------->   knows what it lacks
+//	  STATE ... COMMIT                     ------->   as above; from RUNNING on it runs the guest
+//	                                       <-------   RUNNING
+//	  the fault stream:
+//	                                       <-------   REQUEST, at each page that the guest waits for
+//	  PAGES, of the missed page alone      ------->   stores what is still absent
+//	  PAGES, of the predicted ones         ------->
+//	  the background streams:
+//	  PAGES ... ROUND_END                  ------->   stores what is still absent
+//	  and in the end:
+//	                                       <-------   COMPLETE: nothing is absent
+//	  DONE                                 ------->
+//
+// ABSENT is a set of pages as ascending runs, which do not touch: uvarint of the pages between a run and
+// the one before it (or page 0), uvarint of the run's pages, at least 1. A bitmap would take 32 KiB for
+// each GiB whatever is in it; runs take at most 8 times that, and a few bytes for what is usual.
+//
+// REQUEST is 1 to 64 page numbers of 8 bytes: the missed page, then those that will be missed next, best
+// first. COMPLETE has no payload.
+//
 // # Version rule
 //
 // The first eight bytes of a frame never change. A peer of another protocol version is refused at its
@@ -75,6 +134,14 @@
 // One acknowledgement a request (Cloud Hypervisor): a round trip a batch. No acknowledgement at all
 // (QEMU without return path): the source would take the socket's buffer for the link's bandwidth and
 // then stop the guest behind megabytes that were never counted. One acknowledgement a round costs one
-// round trip and ends both. gob, protobuf: page records are 16 bytes of header and raw pages, and the
+// round trip and ends both. gob, protobuf: records are bytes that must cost nothing to read, and the
 // few control messages are JSON, which any tool shows.
+//
+// XBZRLE (QEMU): the lengths of equal and of changed runs, over the whole page. Each end of a run is a
+// branch that nobody predicts, and the page is searched though the mask of its changed lines is known.
+// Masks of words and bytes need no branch for each (delta.go: 16 ns for a line with one changed word, 45
+// ns for one full of them, on a Zen 4). Differences instead of new bytes: smaller only under zstd, and
+// wrong when applied twice. zstd a page at a time: 20 us each, and blind to what neighbours have in
+// common. One zstd frame for all batches of a stream: its window lies on both sides, and no batch can be
+// left uncompressed, or read alone.
 package wire

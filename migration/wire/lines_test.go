@@ -211,6 +211,22 @@ func TestRetract(t *testing.T) {
 	}
 }
 
+// TestLinesJoin: lines join while their pages ascend, and only lines.
+func TestLinesJoin(t *testing.T) {
+	line := make([]byte, lineBytes)
+	b := NewBatch(MaxBatchBytes)
+	for _, n := range []uint64{4, 5, 1 << 51, 7, 7, 6} {
+		b.AppendLines(n, 1, line)
+	}
+	b.AppendZero(7)
+	b.AppendLines(8, 1, line)
+	got := records(t, b)
+	want := []gotRecord{{KindLines, 4, 3, 0}, {KindLines, 7, 1, 0}, {KindLines, 7, 1, 0}, {KindLines, 6, 1, 0}, {KindZero, 7, 1, 0}, {KindLines, 8, 1, 0}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 // TestLinesFill: any page fits while the batch is not full, and a batch of lines does not allocate.
 func TestLinesFill(t *testing.T) {
 	page := bytes.Repeat([]byte{1}, memory.PageSize)

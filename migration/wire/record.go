@@ -18,13 +18,7 @@ const (
 	kindCount
 )
 
-// RecordBytes is the size of a record's header:
-//
-//	offset  size
-//	     0     8  number of the first page (guest-physical address / 4096)
-//	     8     1  kind
-//	     9     3  size of the entries in bytes for KindLines, else zero
-//	    12     4  count of pages, at least 1
+// RecordBytes is the size of a record's header; the package's documentation has its fields.
 const RecordBytes = 16
 
 // maxPages bounds page numbers: one beyond has no 64-bit address.

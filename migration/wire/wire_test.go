@@ -163,9 +163,27 @@ func TestReasonFits(t *testing.T) {
 	}
 }
 
-func TestStateTooLarge(t *testing.T) {
-	if err := NewWriter(io.Discard).Bytes(TypeState, make([]byte, MaxStateBytes+1)); err == nil {
-		t.Error("a state beyond the cap was sent")
+// TestTooLarge: a payload beyond its type's cap is refused by the writer and by the reader.
+func TestTooLarge(t *testing.T) {
+	for ft, limit := range map[Type]int{
+		TypeState:     MaxStateBytes,
+		TypePages:     1 << 20,
+		TypePagesZstd: 1 << 20,
+		TypeAbsent:    64 << 20,
+		TypeRequest:   64 * 8,
+		TypeComplete:  0,
+	} {
+		if err := NewWriter(io.Discard).Bytes(ft, make([]byte, limit+1)); err == nil {
+			t.Errorf("%s beyond the cap was sent", ft)
+		}
+		if err := NewWriter(io.Discard).Bytes(ft, make([]byte, limit)); err != nil {
+			t.Errorf("%s at the cap: %v", ft, err)
+		}
+		var h header
+		h.fill(ft, limit+1, 0, 0)
+		if _, err := received(h[:], all()); !errors.Is(err, ErrProtocol) {
+			t.Errorf("%s beyond the cap: %v", ft, err)
+		}
 	}
 }
 
@@ -284,6 +302,7 @@ func FuzzFrame(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(pages.Bytes())
+	f.Add(packed(f, zstdOf(f, pages.Bytes()[HeaderBytes:])))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		// A fuzzer does not find checksums; give it right ones for the first frame.
 		if len(data) >= HeaderBytes {
@@ -299,12 +318,15 @@ func FuzzFrame(f *testing.F) {
 			if err != nil {
 				return
 			}
-			if total += HeaderBytes + len(fr.Payload); total > len(data) {
+			if total += HeaderBytes + fr.WireBytes; total > len(data) || len(fr.Payload) > max(len(data), MaxBatchBytes) {
 				t.Fatalf("%d bytes read of %d", total, len(data))
 			}
 			_, _ = Decode[Hello](fr)
 			_, _ = Decode[Verdict](fr)
 			_, _ = Decode[RoundEnd](fr)
+			if fr.Type == TypePages {
+				_, _ = readLines(fr.Payload)
+			}
 			for rest := fr.Payload; fr.Type == TypePages && len(rest) > 0; {
 				rec, next, err := NextRecord(rest)
 				if err != nil {
