@@ -28,7 +28,7 @@ func doubtful(t *testing.T, owner bool) (*pair, *InDoubtError, <-chan error) {
 		p.plan(string(inject.SourceCommitSent) + "=cut")
 	}
 	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
-	p.opts.ResolveTimeout = 1
+	p.opts.ResolveTimeout, p.opts.Streams = 1, 1
 	p.opts.hooks = p.src.hooks
 	dials := 0
 	p.opts.hooks.dial = func(ctx context.Context) (net.Conn, error) {

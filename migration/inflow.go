@@ -12,53 +12,44 @@ import (
 
 // inflow is the destination's end of a stream: pages beside those of the main connection.
 type inflow struct {
-	visitor *visitor
+	visitor *visitor // once it is there
+	there   chan struct{}
 	apply   *applier
 }
 
-// awaitStreams takes the connections that the source opens after ACCEPT.
-func (s *session) awaitStreams(ctx context.Context) error {
-	if s.source.Streams == 0 {
-		return nil
+// expectStreams makes room for the connections that the source opens after ACCEPT. Nobody waits for them
+// but who reads them, since a source that changes its mind says so on the main connection.
+func (s *session) expectStreams() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for range s.source.Streams {
+		s.inflow = append(s.inflow, &inflow{there: make(chan struct{}), apply: newApplier(s.mem)})
 	}
-	// A source that is gone, or has changed its mind, is heard on the main connection only when
-	// something is read there; until then a limit must do.
-	ctx, cancel := context.WithTimeoutCause(ctx, s.l.opts.PeerTimeout, ErrPeerSilent)
-	defer cancel()
-	streams := make([]*inflow, s.source.Streams)
-	for missing := len(streams); missing > 0; {
-		select {
-		case v := <-s.joins:
-			index := v.hello.Stream - 1
-			if index < 0 || index >= len(streams) || streams[index] != nil {
-				s.l.refuse(v, fmt.Sprintf("stream %d of %d is there already or does not exist", v.hello.Stream, len(streams)))
-				continue
-			}
-			streams[index] = &inflow{visitor: v, apply: newApplier(s.mem)}
-			s.addStream(streams[index])
-			if err := v.send(wire.TypeHello, s.l.hello(v)); err != nil {
-				return err
-			}
-			missing--
-		case <-ctx.Done():
-			return fmt.Errorf("%d of %d streams have not come: %w", missing, len(streams), context.Cause(ctx))
-		}
+}
+
+// join takes a stream of this session's source. For any goroutine.
+func (s *session) join(v *visitor) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	index := v.hello.Stream - 1
+	if index < 0 || index >= len(s.inflow) || s.inflow[index].visitor != nil {
+		return fmt.Errorf("stream %d is there already, or there are only %d", v.hello.Stream, len(s.inflow))
 	}
+	s.inflow[index].visitor = v
+	close(s.inflow[index].there)
 	return nil
 }
 
-func (s *session) addStream(in *inflow) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.inflow = append(s.inflow, in)
-}
-
+// closeStreams ends those that are there, and lets none follow. For any goroutine.
 func (s *session) closeStreams() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, in := range s.inflow {
-		in.visitor.close()
+		if in.visitor != nil {
+			in.visitor.close()
+		}
 	}
+	s.inflow = nil
 }
 
 // streamReaders read one round from all streams, each in a goroutine of its own.
@@ -115,7 +106,9 @@ func (r *streamReaders) finish(idle bool) error {
 		if in.apply.open && err == nil {
 			err = fmt.Errorf("%w: a stream has pages of a round that never was", wire.ErrProtocol)
 		}
-		_ = in.visitor.conn.SetReadDeadline(time.Time{})
+		if in.visitor != nil {
+			_ = in.visitor.conn.SetReadDeadline(time.Time{})
+		}
 	}
 	if errors.Is(err, errNoMoreRounds) {
 		return nil
@@ -125,8 +118,13 @@ func (r *streamReaders) finish(idle bool) error {
 
 // round reads to the end of one round.
 func (in *inflow) round(ctx context.Context) error {
+	select {
+	case <-in.there:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	for {
-		f, err := in.visitor.next(ctx, wire.Of(wire.TypePages, wire.TypeRoundEnd))
+		f, err := in.visitor.next(ctx, wire.Of(wire.TypePages, wire.TypePagesZstd, wire.TypeRoundEnd))
 		if err != nil {
 			return err
 		}

@@ -176,7 +176,7 @@ func (l *Listener) greet(v *visitor) {
 		return
 	}
 	if v.hello.Purpose == wire.PurposeStream {
-		l.join(ctx, v)
+		l.join(v)
 		return
 	}
 	if l.busy() {
@@ -190,19 +190,20 @@ func (l *Listener) greet(v *visitor) {
 	}
 }
 
-// join hands a stream to the session that waits for it.
-func (l *Listener) join(ctx context.Context, v *visitor) {
+// join hands a stream to the session that expects it.
+func (l *Listener) join(v *visitor) {
 	s := l.current()
-	if s == nil || !s.concerns(v) {
+	if s == nil || s.over() || !s.concerns(v) {
 		l.refuse(v, "no such migration is under way here")
 		return
 	}
-	select {
-	case s.joins <- v:
-	case <-s.ended:
-		l.refuse(v, "the migration is over")
-	case <-ctx.Done():
-		l.refuse(v, "the migration has all its streams")
+	// Before the answer, after which the source may send at once.
+	if err := v.send(wire.TypeHello, l.hello(v)); err != nil {
+		v.close()
+		return
+	}
+	if err := s.join(v); err != nil {
+		l.refuse(v, err.Error())
 	}
 }
 
@@ -216,6 +217,7 @@ func (l *Listener) hello(v *visitor) wire.Hello {
 	return wire.Hello{
 		Purpose: v.hello.Purpose, Build: l.opts.Build, MachineID: v.hello.MachineID, Generation: v.hello.Generation,
 		Process: *l.self, Journal: l.opts.Journal.Path(),
+		Mode: v.hello.Mode, Streams: v.hello.Streams, Stream: v.hello.Stream,
 	}
 }
 

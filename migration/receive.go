@@ -41,7 +41,7 @@ func (l *Listener) Receive(ctx context.Context, target Target) (*Received, error
 func (l *Listener) serve(ctx context.Context, v *visitor, target Target) (*Received, error) {
 	s := &session{
 		l: l, target: target, source: v.hello, visitor: v,
-		joins: make(chan *visitor), visits: make(chan *visitor), decisions: make(chan Decision), ended: make(chan struct{}),
+		visits: make(chan *visitor), decisions: make(chan Decision), ended: make(chan struct{}),
 		began: l.clock.Now(), log: l.opts.Log.WithField("machine", v.hello.MachineID),
 	}
 	l.setCurrent(s)
@@ -68,9 +68,7 @@ type session struct {
 	source *wire.Hello
 	watch  identity.Watch // of the source's process; nil when its death cannot be proved
 	mem    *arrived
-	apply  *applier      // of the main connection
-	joins  chan *visitor // the source's streams, until all are there
-	inflow []*inflow
+	apply  *applier // of the main connection
 
 	paused   bool // a paused round has ended
 	built    bool // Prepare has succeeded
@@ -86,8 +84,9 @@ type session struct {
 	began, ranAt time.Duration // by the clock
 	log          logrus.FieldLogger
 
-	mu       sync.Mutex    // guards resolved and the replacement of visitor
+	mu       sync.Mutex    // guards resolved, inflow and the replacement of visitor
 	visitor  *visitor      // the connection in use
+	inflow   []*inflow     // those beside it
 	resolved chan struct{} // while decisions are taken; closed when they no longer are
 }
 
@@ -113,7 +112,9 @@ func (s *session) interrupt() {
 	defer s.mu.Unlock()
 	s.visitor.close()
 	for _, in := range s.inflow {
-		in.visitor.close()
+		if in.visitor != nil {
+			in.visitor.close()
+		}
 	}
 }
 
@@ -213,10 +214,8 @@ func (s *session) describing(ctx context.Context) error {
 	if err := s.inject(inject.DestinationAccepted); err != nil {
 		return err
 	}
-	if err := s.visitor.send(wire.TypeAccept, nil); err != nil {
-		return err
-	}
-	return s.awaitStreams(ctx)
+	s.expectStreams()
+	return s.visitor.send(wire.TypeAccept, nil)
 }
 
 // refusedError: nothing was accepted; the source has been told.
@@ -261,7 +260,7 @@ func (s *session) round(ctx context.Context) (state []byte, err error) {
 		cancel(nil)
 	}()
 	for {
-		takes := []wire.Type{wire.TypePages, wire.TypeRoundEnd, wire.TypeAbort}
+		takes := []wire.Type{wire.TypePages, wire.TypePagesZstd, wire.TypeRoundEnd, wire.TypeAbort}
 		if s.paused && !s.apply.open {
 			takes = append(takes, wire.TypeState)
 		}

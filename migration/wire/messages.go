@@ -43,7 +43,7 @@ const (
 	MaxStreams = 128
 )
 
-// Hello is the first message of each side. The destination repeats MachineID, Generation and Purpose.
+// Hello is the first message of each side. The destination repeats all but who it is.
 type Hello struct {
 	Purpose    Purpose          `json:"purpose"`
 	Build      string           `json:"build"`
