@@ -2,6 +2,7 @@ package migration
 
 import (
 	"context"
+	"crypto/tls"
 	"path/filepath"
 	"testing"
 
@@ -10,8 +11,17 @@ import (
 	"github.com/fineline-vmm/fineline/migration/journal"
 )
 
-// BenchmarkMigrate moves 256 MiB of content over a Unix socket within one process; the guest is idle.
+// BenchmarkMigrate moves 256 MiB of content within one process; the guest is idle.
 func BenchmarkMigrate(b *testing.B) {
+	b.Run("unix", func(b *testing.B) {
+		benchmarkMigrate(b, Address{network: "unix", address: filepath.Join(b.TempDir(), "s")}, nil)
+	})
+	tcp := Address{network: "tcp", address: "127.0.0.1:0"}
+	b.Run("tcp", func(b *testing.B) { benchmarkMigrate(b, tcp, nil) })
+	b.Run("tls", func(b *testing.B) { benchmarkMigrate(b, tcp, newPKI(b).good()) })
+}
+
+func benchmarkMigrate(b *testing.B, at Address, security *tls.Config) {
 	const pages = 65536
 	var downtime, rate float64
 	for b.Loop() {
@@ -24,9 +34,8 @@ func BenchmarkMigrate(b *testing.B) {
 				}
 			}
 		}
-		at := Address{network: "unix", address: filepath.Join(b.TempDir(), "s")}
 		l, err := Listen(context.Background(), at, ListenOptions{
-			Journal: journal.New("/j", nullSink{}, nil), hooks: hooks{plan: &inject.Plan{}},
+			TLS: security, Journal: journal.New("/j", nullSink{}, nil), hooks: hooks{plan: &inject.Plan{}},
 		})
 		if err != nil {
 			b.Fatal(err)
@@ -37,8 +46,8 @@ func BenchmarkMigrate(b *testing.B) {
 			_, err := l.Receive(context.Background(), dst)
 			received <- err
 		}()
-		r, err := Send(context.Background(), src, at, SendOptions{
-			MachineID: "guest", Journal: journal.New("/j", nullSink{}, nil), hooks: hooks{plan: &inject.Plan{}},
+		r, err := Send(context.Background(), src, l.Address(), SendOptions{
+			MachineID: "guest", TLS: security, Journal: journal.New("/j", nullSink{}, nil), hooks: hooks{plan: &inject.Plan{}},
 		})
 		if err != nil {
 			b.Fatal(err)

@@ -77,8 +77,18 @@
 // returned, both by CLOCK_MONOTONIC if the two share one ("clock"); else to the arrival of RUNNING at
 // the source, which is later ("upper bound").
 //
+// # TLS
+//
+// Mutual TLS 1.3 lies below the frames, and every connection of a migration goes through the one dial and the
+// one accept that put it there (tls.go). The source checks the name that its user gave; the destination checks
+// the CA alone, since a source has no address that is known beforehand. Frames keep their checksum: it guards
+// against our own bugs. A connection is closed without close_notify, which on a link that stands still would
+// hold a paused guest for seconds; a stream that was cut is a lost connection whoever cut it. After a deadline
+// has cut a write a tls.Conn takes no other, as after half a frame nothing can follow: link.torn covers both.
+//
 // # Rejected
 //
+// TLS on Unix sockets: the kernel carries the bytes, and the socket's mode says who may connect.
 // Lease or quorum instead of journal and proof: there is no third party on one host, and a lease lets a
 // paused but healthy guest die by a clock. Resuming the source when the destination dies right after the
 // commit: law 6. A default that never ends when the guest writes faster than the link (QEMU): see Rule.

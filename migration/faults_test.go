@@ -62,27 +62,33 @@ func TestLawAtEveryPoint(t *testing.T) {
 			t.Run(fmt.Sprintf("%s=%s", point, action), func(t *testing.T) {
 				t.Parallel()
 				p := newPair(t)
-				plan := fmt.Sprintf("%s=%s", point, action)
-				switch point {
-				case inject.SourceFailed, inject.DestinationDiscarded:
-					// These phases are only reached after another failure, here the latest there is.
-					plan += "," + string(inject.DestinationReady) + "=error"
-				case inject.SourceCancelled:
-					ctx, cancel := context.WithCancel(t.Context())
-					defer cancel()
-					p.ctx = ctx
-					p.dst.onRestore = func() error {
-						cancel()
-						return nil
-					}
-				}
-				p.plan(plan)
+				p.failAt(point, action)
 				out := p.migrate()
 				p.verifyLaw(lawfulOwners(point, action)...)
 				p.verifyReports(out)
 			})
 		}
 	}
+}
+
+// failAt has the migration pass the point, and fail there.
+func (p *pair) failAt(point inject.Point, action inject.Action) {
+	p.t.Helper()
+	plan := fmt.Sprintf("%s=%s", point, action)
+	switch point {
+	case inject.SourceFailed, inject.DestinationDiscarded:
+		// These phases are only reached after another failure, here the latest there is.
+		plan += "," + string(inject.DestinationReady) + "=error"
+	case inject.SourceCancelled:
+		ctx, cancel := context.WithCancel(p.ctx)
+		p.t.Cleanup(cancel)
+		p.ctx = ctx
+		p.dst.onRestore = func() error {
+			cancel()
+			return nil
+		}
+	}
+	p.plan(plan)
 }
 
 // verifyReports checks that what each living side reports is what is.

@@ -89,6 +89,8 @@ func connectionError(err error) error {
 	switch {
 	case errors.As(err, &aborted), errors.As(err, &version), errors.Is(err, wire.ErrProtocol):
 		return err
+	case refusesTrust(err) != nil:
+		return refusesTrust(err)
 	case errors.Is(err, io.EOF):
 		return ErrConnectionLost
 	}
@@ -146,7 +148,7 @@ func (l *link) verdictOr(err error) error {
 		return err
 	}
 	var aborted *AbortedError
-	if cause := context.Cause(l.ctx); errors.As(cause, &aborted) {
+	if cause := context.Cause(l.ctx); errors.As(cause, &aborted) || refusesTrust(cause) != nil {
 		return cause
 	}
 	return err

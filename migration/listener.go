@@ -2,6 +2,7 @@ package migration
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync"
@@ -18,6 +19,7 @@ import (
 type ListenOptions struct {
 	Journal     *journal.Journal // of this process; the caller closes it after the Listener
 	Build       string           // of this program, shown to the peer
+	TLS         *tls.Config      // from TLSFiles, for a tcp: address; nil: plain text
 	PeerTimeout time.Duration    // for the first frame of a connection, and for a write; 0: 10 s
 	// InDoubt, if set, is called when a machine is ready here, the connection to its source is lost, and
 	// neither a new one nor a proof of the source's death has come soon after. It must not block.
@@ -71,6 +73,9 @@ func Listen(ctx context.Context, at Address, opts ListenOptions) (*Listener, err
 	if err != nil {
 		_ = ln.Close()
 		return nil, err
+	}
+	if opts.TLS == nil && at.Exposed() {
+		l.opts.Log.Warn(ClearTextWarning(at))
 	}
 	return l, nil
 }
@@ -149,7 +154,7 @@ func (l *Listener) accept() {
 		slots <- struct{}{}
 		l.tasks.Go(func() {
 			defer func() { <-slots }()
-			l.greet(newVisitor(conn, l.opts.PeerTimeout))
+			l.greet(newVisitor(l.secured(conn), l.opts.PeerTimeout))
 		})
 	}
 }

@@ -2,6 +2,7 @@ package migration
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -32,6 +33,7 @@ type SendOptions struct {
 	MachineID string           // names the guest for its whole life, wherever it runs; at most 128 bytes
 	Journal   *journal.Journal // of this process; the caller closes it
 	Build     string           // of this program, shown to the peer
+	TLS       *tls.Config      // from TLSFiles, for a tcp: address; nil: plain text
 
 	Mode        wire.Mode   // "": pre-copy
 	Granularity Granularity // "": line
@@ -113,6 +115,7 @@ func (o *SendOptions) complete(to Address) error {
 	if o.hooks.dial == nil {
 		o.hooks.dial = to.dial
 	}
+	o.hooks.dial = o.secured(to, o.hooks.dial)
 	return o.hooks.complete()
 }
 

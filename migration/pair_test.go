@@ -2,6 +2,7 @@ package migration
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -108,6 +109,8 @@ type pair struct {
 	dst    *side
 	opts   SendOptions
 	l      *Listener
+	// listenTLS is the destination's part of opts.TLS.
+	listenTLS *tls.Config
 	// wrap, if set, puts faults into every connection, of both sides.
 	wrap func(side string, c net.Conn) net.Conn
 	// inDoubt, if set, is the destination's.
@@ -184,7 +187,7 @@ func (p *pair) listen(address string) {
 	}
 	p.dst.ln = ln
 	l, err := newListener(&sideListener{Listener: ln, pair: p}, ListenOptions{
-		Journal: p.dst.journal, PeerTimeout: p.opts.PeerTimeout, InDoubt: p.inDoubt, hooks: p.dst.hooks,
+		Journal: p.dst.journal, TLS: p.listenTLS, PeerTimeout: p.opts.PeerTimeout, InDoubt: p.inDoubt, hooks: p.dst.hooks,
 	})
 	if err != nil {
 		p.t.Fatal(err)

@@ -23,9 +23,12 @@ func newVisitor(conn net.Conn, timeout time.Duration) *visitor {
 
 // greet reads HELLO, and RESOLVE if that is the purpose.
 func (v *visitor) greet(ctx context.Context) error {
+	if err := v.handshake(ctx); err != nil {
+		return err
+	}
 	f, err := v.next(ctx, wire.Of(wire.TypeHello))
 	if err != nil {
-		return err
+		return v.unexpectedTLS(err)
 	}
 	if v.hello, err = wire.Decode[wire.Hello](f); err != nil {
 		return err

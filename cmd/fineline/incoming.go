@@ -23,16 +23,26 @@ type incoming struct {
 }
 
 // listen binds the address and receives one machine in the background.
-func (i *instance) listen(ctx context.Context, address string) error {
+func (i *instance) listen(ctx context.Context, address string, flags tlsFlags) error {
 	at, err := migration.ParseAddress(address)
 	if err != nil {
 		return usageError{fmt.Errorf("--incoming: %w", err)}
+	}
+	files, err := flags.files(at)
+	if err != nil {
+		return usageError{err}
+	}
+	security, err := files.Load(logrus.StandardLogger())
+	if err != nil {
+		return err
 	}
 	j, err := i.openJournal()
 	if err != nil {
 		return err
 	}
-	l, err := migration.Listen(ctx, at, migration.ListenOptions{Journal: j, Build: version(), InDoubt: i.incomingInDoubt})
+	l, err := migration.Listen(ctx, at, migration.ListenOptions{
+		Journal: j, Build: version(), TLS: security, InDoubt: i.incomingInDoubt,
+	})
 	if err != nil {
 		return err
 	}

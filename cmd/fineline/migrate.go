@@ -21,6 +21,7 @@ type migrateFlags struct {
 	maxDowntime, timeout  time.Duration
 	maxBandwidth          sizeBytes
 	timeoutStrategy       string
+	tls                   tlsFlags
 	asJSON                bool
 }
 
@@ -41,6 +42,7 @@ Ctrl-C cancels.`
 	fl.Var(&f.maxBandwidth, "max-bandwidth", "bytes a second while the guest runs, for example 100M; 0: no limit")
 	fl.DurationVar(&f.timeout, "timeout", migration.DefaultTimeout, "how long the migration may take")
 	fl.StringVar(&f.timeoutStrategy, "timeout-strategy", "cancel", "then: cancel, or ignore (stop the guest and finish)")
+	f.tls.add(fl)
 	fl.BoolVar(&f.asJSON, "json", false, "print the result as one JSON object")
 	return c
 }
@@ -64,9 +66,15 @@ func (f *migrateFlags) request() (api.MigrationRequest, error) {
 	case f.timeout < time.Second:
 		return r, fmt.Errorf("--timeout %v: give at least 1s", f.timeout)
 	}
-	if _, err := migration.ParseAddress(f.to); err != nil {
+	to, err := migration.ParseAddress(f.to)
+	if err != nil {
 		return r, fmt.Errorf("--to: %w", err)
 	}
+	files, err := f.tls.files(to)
+	if err != nil {
+		return r, err
+	}
+	r.TLSCert, r.TLSKey, r.TLSCA = files.Cert, files.Key, files.CA
 	return r, r.Validate()
 }
 
@@ -75,6 +83,7 @@ func (f *migrateFlags) run(c *cobra.Command, client *api.Client) error {
 	if err != nil {
 		return usageError{err}
 	}
+	warnClearText(request)
 	bar := view.NewProgress(os.Stderr)
 	result, err := process.Migrate(c.Context(), client, request, bar.Show)
 	bar.Close()

@@ -119,12 +119,21 @@ func (i *instance) sendOptions(r api.MigrationRequest) (to migration.Address, op
 	if r.Connections > 1 {
 		return to, opts, fmt.Errorf("%d connections are not there yet: use 1", r.Connections)
 	}
+	files := requestedTLS(r)
+	if err := files.Check(to); err != nil {
+		return to, opts, err
+	}
+	security, err := files.Load(logrus.StandardLogger())
+	if err != nil {
+		return to, opts, err
+	}
 	j, err := i.openJournal()
 	if err != nil {
 		return to, opts, err
 	}
 	return to, migration.SendOptions{
 		MachineID:             i.machineID,
+		TLS:                   security,
 		Journal:               j,
 		Build:                 version(),
 		Rule:                  migration.Rule{MaxDowntime: time.Duration(r.DowntimeMS) * time.Millisecond},

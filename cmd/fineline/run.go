@@ -35,6 +35,7 @@ type runFlags struct {
 	apiPath                 string
 	id                      string
 	incoming                string
+	tls                     tlsFlags
 	journal                 string
 	noReboot                bool
 }
@@ -79,6 +80,7 @@ On a terminal, Ctrl-A x ends the run; Ctrl-C too, as long as no guest is here.`,
 	fl.StringVar(&f.apiPath, "api-sock", "", "the same as --api, for Firecracker's clients")
 	fl.StringVar(&f.id, "id", "fineline", "name of the machine in the API")
 	fl.StringVar(&f.incoming, "incoming", "", "wait for a migration on unix:PATH or tcp:HOST:PORT")
+	f.tls.add(fl)
 	fl.StringVar(&f.journal, "journal", "", "file for the journal of migration phases (default: in the user's runtime directory)")
 	fl.BoolVar(&f.noReboot, "no-reboot", false, "end the run when the guest asks for a reset")
 	_ = fl.MarkHidden("api-sock") // fails only for a flag that is not there
@@ -104,6 +106,8 @@ func (f *runFlags) config(changed func(string) bool) (vmm.Config, error) {
 		return cfg, errors.New("give --kernel, --incoming or --api")
 	case f.incoming != "" && (f.kernel != "" || f.initrd != "" || f.cmdline != ""):
 		return cfg, errors.New("--incoming takes the guest from the source: leave out --kernel, --initrd and --cmdline")
+	case f.incoming == "" && f.tls != tlsFlags{}:
+		return cfg, errors.New("--tls-cert, --tls-key and --tls-ca are for --incoming; to send, give them to fineline migrate")
 	case f.kernel == "" && f.initrd != "":
 		return cfg, errors.New("--initrd needs --kernel")
 	}
@@ -172,7 +176,7 @@ func (f *runFlags) run(c *cobra.Command) (err error) {
 		err = errors.Join(err, closeErr)
 	}()
 	if f.incoming != "" { // before the API: who sees that it answers may migrate
-		if err := i.listen(c.Context(), f.incoming); err != nil {
+		if err := i.listen(c.Context(), f.incoming, f.tls); err != nil {
 			return err
 		}
 	}

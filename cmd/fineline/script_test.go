@@ -42,6 +42,8 @@ func TestScripts(t *testing.T) {
 			"race":       cmdRace,
 			"other-peer": cmdOtherPeer,
 			"sparse":     cmdSparse,
+			"certs":      cmdCerts,
+			"free-port":  cmdFreePort,
 		},
 	})
 }

@@ -160,7 +160,7 @@ func (r *Reader) expand(f Frame) (Frame, error) {
 
 func (r *Reader) checkHeader(takes Set) (Type, uint32, error) {
 	if binary.LittleEndian.Uint32(r.head[0:]) != Magic {
-		return 0, 0, protocolErrorf("the peer does not speak Fineline's migration protocol: its stream has %q for the magic", r.head[:4])
+		return 0, 0, &MagicError{Got: [4]byte(r.head[:4])}
 	}
 	if version := binary.LittleEndian.Uint16(r.head[4:]); version != Version {
 		return 0, 0, &VersionError{Peer: version}

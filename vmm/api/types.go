@@ -157,6 +157,11 @@ type MigrationRequest struct {
 	// Ours.
 	MaxBandwidthBytesPerSecond int64  `json:"max_bandwidth_bytes_per_second,omitempty"` // 0: no limit
 	Granularity                string `json:"granularity,omitempty"`                    // "page" or "line"
+
+	// Mutual TLS on a tcp: address: absolute paths of PEM files that the VMM reads, all three or none.
+	TLSCert string `json:"tls_cert,omitempty"`
+	TLSKey  string `json:"tls_key,omitempty"`
+	TLSCA   string `json:"tls_ca,omitempty"`
 }
 
 // Validate checks ranges and spellings; whether the VMM has the mode is the Controller's
@@ -166,6 +171,9 @@ func (r MigrationRequest) Validate() error {
 		return fmt.Errorf("destination_url is missing: give unix:PATH or tcp:HOST:PORT")
 	}
 	if err := checkPath("destination_url", r.DestinationURL); err != nil {
+		return err
+	}
+	if err := r.checkTLS(); err != nil {
 		return err
 	}
 	for _, c := range []struct {
