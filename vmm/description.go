@@ -61,7 +61,7 @@ func (l *nameList) UnmarshalJSON(raw []byte) (err error) {
 
 // Description returns the sealed shape of the machine, for NewFromDescription.
 func (m *Machine) Description() ([]byte, error) {
-	cpu := m.powerOn.VCPUs[0] // all are alike, and stay so
+	cpu := m.powerOn.vcpus[0] // all are alike, and stay so
 	d := description{
 		KVM:        m.sys.Kind().String(),
 		CPUs:       m.cfg.CPUs,
@@ -123,7 +123,7 @@ func NewFromDescription(sealed []byte, local Config) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.checkCPU(m.powerOn.VCPUs[0]); err != nil {
+	if err := d.checkCPU(m.powerOn.vcpus[0]); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil

@@ -10,7 +10,8 @@ import (
 	"io"
 )
 
-// A saved form is one JSON value in an envelope:
+// A saved form is its content in an envelope: one JSON value for what describes a machine, and for
+// its state what savedstate.go says.
 //
 //	offset  size  content
 //	     0     8  magic "FINELINE"
@@ -24,7 +25,7 @@ import (
 const (
 	envelopeMagic   = "FINELINE"
 	envelopeHeader  = 20
-	envelopeVersion = 3
+	envelopeVersion = 4
 )
 
 // MaxSavedBytes caps a saved form, header and all, before it is written and before it is decoded: 254
@@ -45,6 +46,10 @@ func seal(v any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return wrap(content)
+}
+
+func wrap(content []byte) ([]byte, error) {
 	if size := envelopeHeader + len(content); size > MaxSavedBytes {
 		return nil, fmt.Errorf("the saved form would have %d bytes, the limit is %d", size, MaxSavedBytes)
 	}
@@ -57,19 +62,32 @@ func seal(v any) ([]byte, error) {
 }
 
 func open(sealed []byte, v any) error {
+	content, err := unwrap(sealed)
+	if err != nil {
+		return err
+	}
+	return decodeJSON(content, v)
+}
+
+// unwrap returns the content, a part of sealed.
+func unwrap(sealed []byte) ([]byte, error) {
 	if len(sealed) < envelopeHeader || string(sealed[:8]) != envelopeMagic {
-		return fmt.Errorf("%w: it does not begin with %q", ErrCorrupt, envelopeMagic)
+		return nil, fmt.Errorf("%w: it does not begin with %q", ErrCorrupt, envelopeMagic)
 	}
 	if got := binary.LittleEndian.Uint32(sealed[8:]); got != envelopeVersion {
-		return fmt.Errorf("%w: it has version %d, this build reads %d", ErrVersion, got, envelopeVersion)
+		return nil, fmt.Errorf("%w: it has version %d, this build reads %d", ErrVersion, got, envelopeVersion)
 	}
 	content := sealed[envelopeHeader:]
 	if want := binary.LittleEndian.Uint32(sealed[12:]); uint64(want) != uint64(len(content)) || len(sealed) > MaxSavedBytes {
-		return fmt.Errorf("%w: %d bytes of content where the header says %d (at most %d)", ErrCorrupt, len(content), want, MaxSavedBytes-envelopeHeader)
+		return nil, fmt.Errorf("%w: %d bytes of content where the header says %d (at most %d)", ErrCorrupt, len(content), want, MaxSavedBytes-envelopeHeader)
 	}
 	if crc32.Checksum(content, castagnoli()) != binary.LittleEndian.Uint32(sealed[16:]) {
-		return fmt.Errorf("%w: checksum", ErrCorrupt)
+		return nil, fmt.Errorf("%w: checksum", ErrCorrupt)
 	}
+	return content, nil
+}
+
+func decodeJSON(content []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(content))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {

@@ -1,8 +1,12 @@
 package vmm
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"testing"
+
+	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
 
 func TestEnvelope(t *testing.T) {
@@ -38,16 +42,50 @@ func TestSavedFormIsCapped(t *testing.T) {
 }
 
 func FuzzEnvelope(f *testing.F) {
-	good, err := seal(&state{})
+	good, err := (&state{kernel: &kvm.VMState{}, vcpus: []*kvm.VCPUState{{XSave: make([]byte, 8)}}}).seal()
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(good)
-	f.Add(good[:envelopeHeader])
-	f.Fuzz(func(_ *testing.T, sealed []byte) {
-		var s state
-		_ = open(sealed, &s) // must not panic
+	if s, err := unsealState(good); err != nil || len(s.vcpus) != 1 {
+		f.Fatal(s, err)
+	}
+	f.Add(good[envelopeHeader:])
+	f.Add(good[envelopeHeader : len(good)-1])
+	f.Fuzz(func(t *testing.T, content []byte) { // must not panic
+		sealed, err := wrap(content)
+		if err != nil {
+			t.Skip(err)
+		}
+		if _, err := unsealState(sealed); err != nil && !errors.Is(err, ErrCorrupt) {
+			t.Error(err)
+		}
 		var d description
 		_ = open(sealed, &d)
+		_ = open(content, &d)
 	})
+}
+
+// TestStatePartsAreBounded: a state must not stand for more than its bytes.
+func TestStatePartsAreBounded(t *testing.T) {
+	good, err := (&state{kernel: &kvm.VMState{}, vcpus: []*kvm.VCPUState{{}}}).seal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := good[envelopeHeader:]
+	head := partHeader + int(binary.LittleEndian.Uint32(content))
+	for name, bad := range map[string][]byte{
+		"no part":       {},
+		"half a length": content[:head+2],
+		"half a part":   content[:len(content)-1],
+		"no kernel":     append([]byte{2, 0, 0, 0}, "{}"...),
+		"many vCPUs":    append(content[:head:head], bytes.Repeat(content[head:], MaxCPUs+1)...),
+	} {
+		sealed, err := wrap(bad)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unsealState(sealed); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v, want ErrCorrupt", name, err)
+		}
+	}
 }

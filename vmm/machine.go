@@ -229,25 +229,11 @@ func (m *Machine) Resume() error {
 	case Stopped:
 		return ErrStopped
 	case Paused:
-		if err := m.notifyPaused(); err != nil {
-			return err
-		}
 		if err := m.lines.Resume(); err != nil {
 			return err
 		}
 		m.release()
 		m.status = Running
-	}
-	return nil
-}
-
-// notifyPaused tells a guest that uses kvmclock that it stood still, so that its
-// watchdogs do not take the gap for a lockup. Preconditions: all vCPUs parked.
-func (m *Machine) notifyPaused() error {
-	for _, c := range m.cpus {
-		if err := c.do((*kvm.VCPU).NotifyPaused); err != nil {
-			return fmt.Errorf("vCPU %d: %w", c.id, err)
-		}
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func (l *serialLog) String() string {
 }
 
 // waitFor returns when text has appeared after the first skip bytes.
-func (l *serialLog) waitFor(t *testing.T, skip int, text string) string {
+func (l *serialLog) waitFor(t testing.TB, skip int, text string) string {
 	t.Helper()
 	start := time.Now() // before the timer, which must find the time over
 	timeout := time.AfterFunc(testDeadline, l.cond.Broadcast)
@@ -71,7 +71,7 @@ func repeats(n int) int {
 }
 
 // newMachine builds and boots a machine that the test closes.
-func newMachine(t *testing.T, cfg Config) *Machine {
+func newMachine(t testing.TB, cfg Config) *Machine {
 	t.Helper()
 	vmmtest.NeedKVM(t)
 	if cfg.CPUs == 0 {

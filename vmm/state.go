@@ -5,23 +5,14 @@ import (
 	"fmt"
 
 	"github.com/fineline-vmm/fineline/vmm/kvm"
-	"github.com/fineline-vmm/fineline/vmm/kvm/jsonlist"
 )
 
 // state is all of a machine but its memory.
 type state struct {
-	Resume  bool         `json:"resume"` // the guest is to run after a restore
-	VCPUs   vcpuStates   `json:"vcpus"`
-	Kernel  *kvm.VMState `json:"kernel_devices"` // PICs, IOAPIC, PIT, clock
-	Devices deviceStates `json:"devices"`
-}
-
-// vcpuStates has one element a vCPU; its JSON is bounded.
-type vcpuStates []*kvm.VCPUState
-
-func (l *vcpuStates) UnmarshalJSON(raw []byte) (err error) {
-	*l, err = jsonlist.Decode[*kvm.VCPUState](raw, MaxCPUs)
-	return err
+	resume  bool // the guest is to run after a restore
+	vcpus   []*kvm.VCPUState
+	kernel  *kvm.VMState // PICs, IOAPIC, PIT, clock
+	devices deviceStates
 }
 
 // errNotPaused guards Save and Restore.
@@ -39,28 +30,24 @@ func (m *Machine) Save(resume bool) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Resume = resume
-	return seal(s)
+	s.resume = resume
+	return s.seal()
 }
 
 // save is Save without check and seal. Preconditions: nobody else uses the machine, all
 // vCPUs parked.
 func (m *Machine) save() (*state, error) {
-	devices, err := m.board.state()
-	if err != nil {
-		return nil, err
+	s := &state{vcpus: make([]*kvm.VCPUState, len(m.cpus))}
+	saved := m.onAll(func(i int, v *kvm.VCPU) (err error) {
+		s.vcpus[i], err = v.State()
+		return err
+	})
+	var err error
+	s.devices, err = m.board.state()
+	if err = errors.Join(err, saved()); err != nil {
+		return nil, fmt.Errorf("save: %w", err)
 	}
-	s := &state{VCPUs: make(vcpuStates, len(m.cpus)), Devices: devices}
-	for i, c := range m.cpus {
-		err := c.do(func(v *kvm.VCPU) (err error) {
-			s.VCPUs[i], err = v.State()
-			return err
-		})
-		if err != nil {
-			return nil, fmt.Errorf("save vCPU %d: %w", i, err)
-		}
-	}
-	if s.Kernel, err = m.vm.State(); err != nil {
+	if s.kernel, err = m.vm.State(); err != nil {
 		return nil, fmt.Errorf("save the in-kernel devices: %w", err)
 	}
 	return s, nil
@@ -68,50 +55,56 @@ func (m *Machine) save() (*state, error) {
 
 // Restore puts a saved state into a machine that was just built, or one that is
 // paused, and returns the resume that was given to Save. The machine is paused
-// after it. After an error the machine can only be closed.
+// after it. After an error the machine can only be closed. Where the guest has run, Rewind is the
+// one to call.
 func (m *Machine) Restore(sealed []byte) (resume bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.status != Created && m.status != Paused {
 		return false, errNotPaused
 	}
-	var s state
-	if err := open(sealed, &s); err != nil {
+	s, err := unsealState(sealed)
+	if err != nil {
 		return false, err
 	}
-	if err := m.restoreKVM(&s); err != nil {
+	if err := m.restoreKVM(s); err != nil {
 		return false, err
 	}
-	if err := m.board.restore(s.Devices); err != nil {
+	if err := m.board.restore(s.devices); err != nil {
 		return false, err
 	}
 	m.status = Paused
-	return s.Resume, nil
+	return s.resume, nil
 }
 
 // restoreKVM restores what KVM holds: vCPUs and in-kernel devices.
 // Preconditions: m.mu held, all vCPUs parked.
 func (m *Machine) restoreKVM(s *state) error {
-	if len(s.VCPUs) != len(m.cpus) {
-		return fmt.Errorf("%w: it has %d vCPUs, the machine %d", ErrCorrupt, len(s.VCPUs), len(m.cpus))
-	}
-	if s.Kernel == nil {
-		return fmt.Errorf("%w: no in-kernel devices", ErrCorrupt)
+	if len(s.vcpus) != len(m.cpus) {
+		return fmt.Errorf("%w: it has %d vCPUs, the machine %d", ErrCorrupt, len(s.vcpus), len(m.cpus))
 	}
 	// In-kernel irqchip first: setting an IOAPIC evaluates its lines, and the
 	// LAPICs restored after it then hold exactly what was saved.
-	if err := m.vm.Restore(s.Kernel); err != nil {
+	if err := m.vm.Restore(s.kernel); err != nil {
 		return fmt.Errorf("restore the in-kernel devices: %w", err)
 	}
+	return m.onAll(func(i int, v *kvm.VCPU) error { return v.Restore(s.vcpus[i]) })()
+}
+
+// onAll begins f on the threads of all vCPUs at once, and returns what waits for the last.
+// Preconditions: all vCPUs parked.
+func (m *Machine) onAll(f func(i int, v *kvm.VCPU) error) (wait func() error) {
+	waits := make([]func() error, len(m.cpus))
 	for i, c := range m.cpus {
-		if s.VCPUs[i] == nil {
-			return fmt.Errorf("%w: vCPU %d is missing", ErrCorrupt, i)
-		}
-		if err := c.do(func(v *kvm.VCPU) error { return v.Restore(s.VCPUs[i]) }); err != nil {
-			return fmt.Errorf("restore vCPU %d: %w", i, err)
-		}
+		waits[i] = c.begin(func(v *kvm.VCPU) error { return f(i, v) })
 	}
-	return nil
+	return func() error {
+		var errs []error
+		for _, wait := range waits {
+			errs = append(errs, wait())
+		}
+		return errors.Join(errs...)
+	}
 }
 
 // resetGuest starts the guest over. After an error the guest is in pieces and stays

@@ -11,7 +11,7 @@ import (
 )
 
 // dirtyMachine boots builtin:dirty and waits until every vCPU writes.
-func dirtyMachine(t *testing.T, cpus int, cmdline string, ring bool) (*Machine, *serialLog) {
+func dirtyMachine(t testing.TB, cpus int, cmdline string, ring bool) (*Machine, *serialLog) {
 	t.Helper()
 	out := newSerialLog()
 	m := newMachine(t, Config{
@@ -132,7 +132,7 @@ func cloneMachineWith(t *testing.T, m *Machine, cfg Config) *Machine {
 	return clone
 }
 
-func copyMemory(t *testing.T, to, from *memory.Guest) {
+func copyMemory(t testing.TB, to, from *memory.Guest) {
 	t.Helper()
 	pages, err := from.DataPages()
 	if err != nil {

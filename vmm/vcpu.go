@@ -200,10 +200,22 @@ func (c *vcpu) setWant(w runState) {
 	if c.is == gone || c.want == gone {
 		return
 	}
+	if w == running && c.want == parked {
+		c.jobs = append(c.jobs, c.notifyPaused)
+	}
 	c.want = w
 	c.cond.Broadcast()
 	if w != running && c.is == running {
 		c.kick()
+	}
+}
+
+// notifyPaused tells a guest that uses kvmclock that it stood still, so that its watchdogs do not
+// take the gap for a lockup. It is the last job before the vCPU leaves its park: one wake-up for
+// both, since a thread takes longer to wake than the call takes.
+func (c *vcpu) notifyPaused() {
+	if err := c.kvm.NotifyPaused(); err != nil {
+		c.stopSelf(event{err: fmt.Errorf("vCPU %d: %w", c.id, err)})
 	}
 }
 
@@ -256,15 +268,18 @@ func (c *vcpu) await(s runState) {
 var errVCPUGone = errors.New("the machine has stopped")
 
 // do runs f on the vCPU's thread. Preconditions: the vCPU is parked.
-func (c *vcpu) do(f func(*kvm.VCPU) error) error {
+func (c *vcpu) do(f func(*kvm.VCPU) error) error { return c.begin(f)() }
+
+// begin has f run on the vCPU's thread and returns what waits for its end. Preconditions: the vCPU is
+// parked.
+func (c *vcpu) begin(f func(*kvm.VCPU) error) (wait func() error) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.is == gone || c.want == gone { // it may have left its park: nobody would do it
-		c.mu.Unlock()
-		return errVCPUGone
+		return func() error { return errVCPUGone }
 	}
 	done := make(chan error, 1)
 	c.jobs = append(c.jobs, func() { done <- f(c.kvm) })
 	c.cond.Broadcast()
-	c.mu.Unlock()
-	return <-done
+	return func() error { return <-done }
 }

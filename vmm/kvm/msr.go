@@ -1,23 +1,11 @@
 package kvm
 
-import (
-	"fmt"
-
-	"github.com/fineline-vmm/fineline/vmm/kvm/jsonlist"
-)
+import "fmt"
 
 // MSR is a model-specific register and its value.
 type MSR struct {
-	Index uint32 `json:"index"`
-	Value uint64 `json:"value"`
-}
-
-// MSRs are the saved registers of one vCPU; their JSON is bounded.
-type MSRs []MSR
-
-func (l *MSRs) UnmarshalJSON(raw []byte) (err error) {
-	*l, err = jsonlist.Decode[MSR](raw, MaxSavedMSRs)
-	return err
+	Index uint32
+	Value uint64
 }
 
 const (

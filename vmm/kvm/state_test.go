@@ -1,9 +1,13 @@
 package kvm
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"hash/crc32"
+	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -38,7 +42,17 @@ func (m *testVM) copyMemory(o *testVM) {
 	}
 }
 
-// viaJSON is what a state goes through on its way to another process.
+// viaForm is what a vCPU's state goes through on its way to another process.
+func viaForm(t testing.TB, in *VCPUState) *VCPUState {
+	t.Helper()
+	data, err := in.AppendBinary(nil)
+	must(t, err)
+	out := new(VCPUState)
+	must(t, out.UnmarshalBinary(data))
+	return out
+}
+
+// viaJSON is what a VM's state goes through on its way to another process.
 func viaJSON[T any](t testing.TB, in *T) *T {
 	t.Helper()
 	data, err := json.Marshal(in)
@@ -57,7 +71,7 @@ func (m *testVM) move() *testVM {
 	for _, c := range m.cpus {
 		s, err := c.State()
 		must(m, err)
-		states = append(states, viaJSON(m, s))
+		states = append(states, viaForm(m, s))
 	}
 	vm, err := m.vm.State()
 	must(m, err)
@@ -216,16 +230,21 @@ func TestClocksGoForward(t *testing.T) {
 
 func TestTSCShiftIsSharedUntilNextRestore(t *testing.T) {
 	m := newTestVM(t, VMOptions{}, 1)
-	if got := m.vm.shiftTSC(5); got != 5 {
+	shift := func(own uint64) uint64 {
+		got, err := m.vm.shiftTSC(func() (uint64, error) { return own, nil })
+		must(t, err)
+		return got
+	}
+	if got := shift(5); got != 5 {
 		t.Errorf("first vCPU: shift %d, want its own", got)
 	}
-	if got := m.vm.shiftTSC(9); got != 5 {
+	if got := shift(9); got != 5 {
 		t.Errorf("second vCPU: shift %d, want the first's", got)
 	}
 	s, err := m.vm.State()
 	must(t, err)
 	must(t, m.vm.Restore(s))
-	if got := m.vm.shiftTSC(9); got != 9 {
+	if got := shift(9); got != 9 {
 		t.Errorf("after VM.Restore: shift %d, want a new one", got)
 	}
 }
@@ -252,7 +271,7 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
-			s := viaJSON(t, good)
+			s := viaForm(t, good)
 			tc.damage(s)
 			err := c.Restore(s)
 			if err == nil || tc.want != nil && !errors.Is(err, tc.want) || !strings.Contains(err.Error(), tc.text) {
@@ -271,26 +290,66 @@ func TestRestoreRefuses(t *testing.T) {
 // Saved names outlive this build: a change of a field's name (some are gokvm's) would
 // silently restore zeros. Whoever changes this list changes the state's version.
 func TestSavedNames(t *testing.T) {
-	names := func(v any) string {
-		data, err := json.Marshal(v)
-		must(t, err)
-		var tree any
-		must(t, json.Unmarshal(data, &tree))
-		found := map[string]bool{}
-		collectKeys(tree, found)
-		var list []string
-		for name := range found {
-			list = append(list, name)
-		}
-		slices.Sort(list)
-		return strings.Join(list, " ")
-	}
-	vcpu := &VCPUState{CPUID: make([]CPUIDEntry, 1), MSRs: make([]MSR, 1)}
-	if got := names(vcpu); got != savedVCPUNames {
-		t.Errorf("vCPU state has the names\n%s\nnot\n%s", got, savedVCPUNames)
-	}
-	if got := names(new(VMState)); got != savedVMNames {
+	data, err := json.Marshal(new(VMState))
+	must(t, err)
+	var tree any
+	must(t, json.Unmarshal(data, &tree))
+	found := map[string]bool{}
+	collectKeys(tree, found)
+	if got := strings.Join(slices.Sorted(maps.Keys(found)), " "); got != savedVMNames {
 		t.Errorf("VM state has the names\n%s\nnot\n%s", got, savedVMNames)
+	}
+}
+
+// The same for the binary form: whoever changes a hash changes the state's version.
+func TestSavedForm(t *testing.T) {
+	s := new(VCPUState)
+	var next byte
+	fill(reflect.ValueOf(s).Elem(), &next)
+	data, err := s.AppendBinary(nil)
+	must(t, err)
+	const want = 0x87803ad7
+	if got := crc32.ChecksumIEEE(data); got != want {
+		t.Errorf("the saved form of %d bytes has the sum %#x, not %#x", len(data), got, want)
+	}
+	if diff := cmp.Diff(s, viaForm(t, s), cmp.FilterPath(isBlank, cmp.Ignore())); diff != "" {
+		t.Errorf("changed by its saved form (-before +after):\n%s", diff)
+	}
+	for n := range data {
+		if err := new(VCPUState).UnmarshalBinary(data[:n]); !errors.Is(err, ErrBadState) {
+			t.Fatalf("%d of %d bytes: %v, want ErrBadState", n, len(data), err)
+		}
+	}
+	if err := new(VCPUState).UnmarshalBinary(append(data, 0)); !errors.Is(err, ErrBadState) {
+		t.Errorf("a byte too many: %v, want ErrBadState", err)
+	}
+	copy(data[savedFixedBytes-16:], bytes.Repeat([]byte{0xff}, 16)) // the lengths
+	if err := new(VCPUState).UnmarshalBinary(data); !errors.Is(err, ErrBadState) {
+		t.Errorf("endless lists: %v, want ErrBadState", err)
+	}
+}
+
+func isBlank(p cmp.Path) bool { return strings.HasSuffix(p.String(), "_") }
+
+// fill gives every number in v another value, and every list two elements.
+func fill(v reflect.Value, next *byte) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).Name != "_" {
+				fill(v.Field(i), next)
+			}
+		}
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		fallthrough
+	case reflect.Array:
+		for i := range v.Len() {
+			fill(v.Index(i), next)
+		}
+	default:
+		*next++
+		v.SetUint(uint64(*next))
 	}
 }
 
@@ -308,12 +367,5 @@ func collectKeys(tree any, into map[string]bool) {
 	}
 }
 
-const (
-	savedVCPUNames = "APICBase AVL Base CR0 CR2 CR3 CR4 CR8 CS DB DPL DR6 DR7 DS E EFER ES ErrorCode ExceptionHasPayload " +
-		"ExceptionPayload FS Flags G GDT GS HadErrorCode I IDT Inject L LDT LatchedInit Limit Masked N Nr NrXRCS PDptrs " +
-		"Pending Pening Present R10 R11 R12 R13 R14 R15 R8 R9 RAX RBP RBX RCX RDI RDX RFLAGS RIP RSI RSP Registers S " +
-		"SMM SMMInsideNMI SS Selector Shadow SipiVector Soft TR TripleFault Typ Unusable Value XRC cpuid debug_regs eax " +
-		"ebx ecx edx events flags function index khz lapic mp_state msrs offset regs sregs tsc value xcrs xsave"
-	savedVMNames = "BCD Channels Count CountLatched CountLoadTime Flags Gate LatchedCount Mode RWMode ReadState Status StatusLatched " +
-		"WriteLatch WriteState clock_ns ioapic pic_master pic_slave pit"
-)
+const savedVMNames = "BCD Channels Count CountLatched CountLoadTime Flags Gate LatchedCount Mode RWMode ReadState Status StatusLatched " +
+	"WriteLatch WriteState clock_ns ioapic pic_master pic_slave pit"

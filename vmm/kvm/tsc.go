@@ -3,6 +3,7 @@ package kvm
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	gokvm "github.com/bobuhiro11/gokvm/kvm"
 	"github.com/sirupsen/logrus"
@@ -12,9 +13,9 @@ import (
 // TSC is a vCPU's time stamp counter when it was saved. value = host TSC + offset, at
 // the guest's frequency.
 type TSC struct {
-	KHz    uint64 `json:"khz"`
-	Value  uint64 `json:"value"`
-	Offset uint64 `json:"offset"`
+	KHz    uint64
+	Value  uint64
+	Offset uint64
 }
 
 // hostTicks is what the host's TSC showed when t was read, scaled to the guest's
@@ -32,25 +33,39 @@ type tscShift struct {
 // itself takes two TSCs for equal (its tsc_tolerance_ppm).
 const toleratedPPM = 250
 
-// getTSC reads the counter. Value and offset are read apart, but differ by the
-// host's counter alone, so their order does not matter for what Restore needs.
+// getTSC reads the counter.
 func (c *VCPU) getTSC() (TSC, error) {
-	khz, err := gokvm.GetTSCKHz(uintptr(c.fd))
-	if err != nil {
-		return TSC{}, named("KVM_GET_TSC_KHZ", err)
-	}
-	offset, err := c.tscOffset()
-	if err != nil {
-		return TSC{}, err
-	}
 	values, err := c.readMSRs([]uint32{msrTSC})
 	if err != nil {
 		return TSC{}, err
 	}
-	if len(values) != 1 {
+	return c.readTSC(values)
+}
+
+// readTSC completes the counter's value among MSRs that were just read. Value and offset are
+// read apart, but differ by the host's counter alone, so their order does not matter for what Restore
+// needs.
+func (c *VCPU) readTSC(msrs []MSR) (TSC, error) {
+	at := slices.IndexFunc(msrs, func(m MSR) bool { return m.Index == msrTSC })
+	if at < 0 {
 		return TSC{}, errors.New("KVM_GET_MSRS: the TSC can't be read")
 	}
-	return TSC{KHz: khz, Value: values[0].Value, Offset: offset}, nil
+	khz, err := c.tscFrequency()
+	if err != nil {
+		return TSC{}, err
+	}
+	offset, err := c.tscOffset()
+	return TSC{KHz: khz, Value: msrs[at].Value, Offset: offset}, err
+}
+
+// tscFrequency asks once: nobody but SetTSCFrequency changes it.
+func (c *VCPU) tscFrequency() (khz uint64, err error) {
+	if c.tscKHz == 0 {
+		if c.tscKHz, err = gokvm.GetTSCKHz(uintptr(c.fd)); err != nil {
+			return 0, named("KVM_GET_TSC_KHZ", err)
+		}
+	}
+	return c.tscKHz, nil
 }
 
 // setTSC lets the counter go on from its saved value. All vCPUs of the VM are
@@ -59,40 +74,50 @@ func (c *VCPU) setTSC(saved TSC) error {
 	if err := c.SetTSCFrequency(saved.KHz); err != nil {
 		return err
 	}
+	first := false
+	shift, err := c.vm.shiftTSC(func() (uint64, error) {
+		first = true
+		now, err := c.getTSC()
+		return saved.hostTicks() - now.hostTicks(), err
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.setTSCOffset(saved.Offset + shift); err != nil || !first {
+		return err
+	}
 	now, err := c.getTSC()
 	if err != nil {
 		return err
 	}
-	wanted := saved.Offset + c.vm.shiftTSC(saved.hostTicks()-now.hostTicks())
-	if err := c.setTSCOffset(wanted); err != nil {
-		return err
-	}
-	if now, err = c.getTSC(); err != nil {
-		return err
-	}
-	// Software KVM takes an offset and ignores it: its guests read the host's TSC.
-	if now.Offset != wanted && now.Value < saved.Value {
+	// Software KVM takes an offset and ignores it: its guests read the host's TSC. What one vCPU
+	// sees all do.
+	if now.Offset != saved.Offset+shift && now.Value < saved.Value {
 		logrus.WithField("vcpu", c.id).Warnf("the guest's TSC goes back by %d ms: this KVM shows guests the host's own, which is behind", (saved.Value-now.Value)/max(saved.KHz, 1))
 	}
 	return nil
 }
 
-// shiftTSC returns the VM's shift, which is ticks if nobody fixed it before.
-func (v *VM) shiftTSC(ticks uint64) uint64 {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+// shiftTSC returns the VM's shift, which is what ticks says if nobody fixed it before.
+func (v *VM) shiftTSC(ticks func() (uint64, error)) (uint64, error) {
+	v.tscMu.Lock()
+	defer v.tscMu.Unlock()
 	if !v.tsc.known {
-		v.tsc = tscShift{known: true, ticks: ticks}
+		n, err := ticks()
+		if err != nil {
+			return 0, err
+		}
+		v.tsc = tscShift{known: true, ticks: n}
 	}
-	return v.tsc.ticks
+	return v.tsc.ticks, nil
 }
 
 // SetTSCFrequency makes the guest's counter tick at khz, or says why this host can't
 // (ErrTSCFrequency). Restore does it too: who calls it earlier learns of that earlier.
 func (c *VCPU) SetTSCFrequency(khz uint64) error {
-	host, err := gokvm.GetTSCKHz(uintptr(c.fd))
+	host, err := c.tscFrequency()
 	if err != nil {
-		return named("KVM_GET_TSC_KHZ", err)
+		return err
 	}
 	if khz == host {
 		return nil
@@ -105,6 +130,7 @@ func (c *VCPU) SetTSCFrequency(khz uint64) error {
 	if err := gokvm.SetTSCKHz(uintptr(c.fd), khz); err != nil {
 		return fmt.Errorf("%w: KVM_SET_TSC_KHZ %d: %w", ErrTSCFrequency, khz, err)
 	}
+	c.tscKHz = 0 // KVM may have taken its own for one that is near enough
 	return nil
 }
 

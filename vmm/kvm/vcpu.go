@@ -34,6 +34,7 @@ type VCPU struct {
 	exit       Exit
 	unfinished bool // an access was handed to user space and not completed yet
 	cpuid      []CPUIDEntry
+	tscKHz     uint64 // see tscFrequency
 	xsave      []byte // what XSave returns
 
 	// closeMu keeps the mapping in place under SetImmediateExit.

@@ -8,19 +8,27 @@ import (
 	gokvm "github.com/bobuhiro11/gokvm/kvm"
 )
 
-// VCPUState is everything that makes a vCPU go on elsewhere as if nothing had been.
+// Parts of a saved vCPU, as KVM has them.
+type (
+	XCRs      = gokvm.XCRS
+	DebugRegs = gokvm.DebugRegs
+	Events    = gokvm.VCPUEvents
+)
+
+// VCPUState is everything that makes a vCPU go on elsewhere as if nothing had been. Its saved form is
+// binary: savedform.go.
 type VCPUState struct {
-	CPUID     CPUIDEntries     `json:"cpuid"`
-	Regs      Regs             `json:"regs"`
-	Sregs     Sregs            `json:"sregs"`
-	XCRs      gokvm.XCRS       `json:"xcrs"`
-	XSave     []byte           `json:"xsave"` // struct kvm_xsave
-	MSRs      MSRs             `json:"msrs"`
-	TSC       TSC              `json:"tsc"`
-	LAPIC     []byte           `json:"lapic"` // struct kvm_lapic_state
-	DebugRegs gokvm.DebugRegs  `json:"debug_regs"`
-	Events    gokvm.VCPUEvents `json:"events"`
-	MPState   uint32           `json:"mp_state"` // KVM_MP_STATE_*
+	CPUID     []CPUIDEntry
+	Regs      Regs
+	Sregs     Sregs
+	XCRs      XCRs
+	XSave     []byte // struct kvm_xsave
+	MSRs      []MSR
+	TSC       TSC
+	LAPIC     []byte // struct kvm_lapic_state
+	DebugRegs DebugRegs
+	Events    Events
+	MPState   uint32 // KVM_MP_STATE_*
 }
 
 // State saves the vCPU. It must be paused and its last exit completed (Run with
@@ -107,10 +115,10 @@ func (c *VCPU) restoreLAPIC(s *VCPUState) error {
 }
 
 func (c *VCPU) saveMSRs(s *VCPUState) (err error) {
-	if s.TSC, err = c.getTSC(); err != nil {
+	if s.MSRs, err = c.readMSRs(c.vm.savedMSRs); err != nil {
 		return err
 	}
-	s.MSRs, err = c.readMSRs(c.vm.savedMSRs)
+	s.TSC, err = c.readTSC(s.MSRs)
 	return err
 }
 
@@ -127,7 +135,7 @@ func (c *VCPU) restoreTSC(s *VCPUState) error {
 }
 
 func (c *VCPU) restoreCPUID(s *VCPUState) error {
-	if slices.Equal([]CPUIDEntry(s.CPUID), c.cpuid) {
+	if slices.Equal(s.CPUID, c.cpuid) {
 		return nil
 	}
 	return c.SetCPUID(s.CPUID)

@@ -44,12 +44,14 @@ type VM struct {
 	slotsMu sync.Mutex
 	log     *dirtyLog // nil: nobody has asked for it, or there is a ring; guarded by slotsMu
 
+	tscMu sync.Mutex // held while a vCPU finds the shift: ioctls of its own
+	tsc   tscShift
+
 	mu       sync.Mutex
 	mappings []memory.Mapping // all RAM
 	slots    []slot           // the index is KVM's number
 	logging  bool
 	vcpus    []*VCPU
-	tsc      tscShift
 	// scratch is where the kernel reads and writes: on the heap, since gokvm's
 	// calls don't keep a stack-allocated struct in place. Guarded by mu.
 	scratch struct {

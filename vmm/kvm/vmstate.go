@@ -69,6 +69,8 @@ func (v *VM) Restore(s *VMState) error {
 	if err := gokvm.SetClock(uintptr(v.fd), &v.scratch.clock); err != nil {
 		return named("KVM_SET_CLOCK", err)
 	}
+	v.tscMu.Lock()
+	defer v.tscMu.Unlock()
 	v.tsc = tscShift{}
 	return nil
 }
