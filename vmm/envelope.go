@@ -46,19 +46,20 @@ func seal(v any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return wrap(content)
+	return wrap(append(make([]byte, envelopeHeader), content...))
 }
 
-func wrap(content []byte) ([]byte, error) {
-	if size := envelopeHeader + len(content); size > MaxSavedBytes {
-		return nil, fmt.Errorf("the saved form would have %d bytes, the limit is %d", size, MaxSavedBytes)
+// wrap completes an envelope whose content is in place behind room for the header.
+func wrap(out []byte) ([]byte, error) {
+	if len(out) > MaxSavedBytes {
+		return nil, fmt.Errorf("the saved form would have %d bytes, the limit is %d", len(out), MaxSavedBytes)
 	}
-	out := make([]byte, envelopeHeader, envelopeHeader+len(content))
+	content := out[envelopeHeader:]
 	copy(out, envelopeMagic)
 	binary.LittleEndian.PutUint32(out[8:], envelopeVersion)
 	binary.LittleEndian.PutUint32(out[12:], uint32(len(content)))
 	binary.LittleEndian.PutUint32(out[16:], crc32.Checksum(content, castagnoli()))
-	return append(out, content...), nil
+	return out, nil
 }
 
 func open(sealed []byte, v any) error {

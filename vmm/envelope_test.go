@@ -52,7 +52,7 @@ func FuzzEnvelope(f *testing.F) {
 	f.Add(good[envelopeHeader:])
 	f.Add(good[envelopeHeader : len(good)-1])
 	f.Fuzz(func(t *testing.T, content []byte) { // must not panic
-		sealed, err := wrap(content)
+		sealed, err := wrap(append(make([]byte, envelopeHeader), content...))
 		if err != nil {
 			t.Skip(err)
 		}
@@ -73,14 +73,16 @@ func TestStatePartsAreBounded(t *testing.T) {
 	}
 	content := good[envelopeHeader:]
 	head := partHeader + int(binary.LittleEndian.Uint32(content))
+	vm := head + partHeader + int(binary.LittleEndian.Uint32(content[head:]))
 	for name, bad := range map[string][]byte{
 		"no part":       {},
 		"half a length": content[:head+2],
 		"half a part":   content[:len(content)-1],
-		"no kernel":     append([]byte{2, 0, 0, 0}, "{}"...),
-		"many vCPUs":    append(content[:head:head], bytes.Repeat(content[head:], MaxCPUs+1)...),
+		"no kernel":     content[:head],
+		"a short form":  append(content[:head:head], 1, 0, 0, 0, 7),
+		"many vCPUs":    append(content[:vm:vm], bytes.Repeat(content[vm:], MaxCPUs+1)...),
 	} {
-		sealed, err := wrap(bad)
+		sealed, err := wrap(append(make([]byte, envelopeHeader), bad...))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"encoding"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -9,33 +10,41 @@ import (
 )
 
 // The content of a saved state is a list of parts, each with its length in bytes before it (4
-// bytes, little endian): stateHead as JSON, then each vCPU in package kvm's binary form.
+// bytes, little endian): stateHead as JSON, what KVM holds for the VM, and each vCPU, these in package
+// kvm's binary forms.
 
-// stateHead is all of a state but its vCPUs.
+// stateHead is all of a state but what KVM holds.
 type stateHead struct {
 	Resume  bool         `json:"resume"`
-	Kernel  *kvm.VMState `json:"kernel_devices"`
 	Devices deviceStates `json:"devices"`
 }
 
-const partHeader = 4
+const (
+	partHeader = 4
+	// usualVCPUBytes is enough for a vCPU with AVX-512: a buffer of that size is not copied.
+	usualVCPUBytes = 12 << 10
+)
 
 // seal returns the saved form.
 func (s *state) seal() ([]byte, error) {
-	head, err := json.Marshal(stateHead{Resume: s.resume, Kernel: s.kernel, Devices: s.devices})
+	head, err := json.Marshal(stateHead{Resume: s.resume, Devices: s.devices})
 	if err != nil {
 		return nil, err
 	}
-	content := binary.LittleEndian.AppendUint32(nil, uint32(len(head)))
-	content = append(content, head...)
+	out := make([]byte, envelopeHeader, envelopeHeader+len(head)+(1+len(s.vcpus))*usualVCPUBytes)
+	out = append(binary.LittleEndian.AppendUint32(out, uint32(len(head))), head...)
+	forms := []encoding.BinaryAppender{s.kernel}
 	for _, v := range s.vcpus {
-		at := len(content)
-		if content, err = v.AppendBinary(append(content, make([]byte, partHeader)...)); err != nil {
+		forms = append(forms, v)
+	}
+	for _, form := range forms {
+		at := len(out)
+		if out, err = form.AppendBinary(append(out, make([]byte, partHeader)...)); err != nil {
 			return nil, err
 		}
-		binary.LittleEndian.PutUint32(content[at:], uint32(len(content)-at-partHeader))
+		binary.LittleEndian.PutUint32(out[at:], uint32(len(out)-at-partHeader))
 	}
-	return wrap(content)
+	return wrap(out)
 }
 
 // unsealState is the counterpart of seal. The error wraps ErrCorrupt or ErrVersion.
@@ -52,24 +61,32 @@ func unsealState(sealed []byte) (*state, error) {
 	if err := decodeJSON(part, &head); err != nil {
 		return nil, err
 	}
-	if head.Kernel == nil {
-		return nil, fmt.Errorf("%w: no in-kernel devices", ErrCorrupt)
+	s := &state{resume: head.Resume, devices: head.Devices, kernel: new(kvm.VMState)}
+	if content, err = unsealPart(content, s.kernel); err != nil {
+		return nil, err
 	}
-	s := &state{resume: head.Resume, kernel: head.Kernel, devices: head.Devices}
 	for len(content) > 0 {
 		if len(s.vcpus) == MaxCPUs {
 			return nil, fmt.Errorf("%w: more than %d vCPUs", ErrCorrupt, MaxCPUs)
 		}
-		if part, content, err = cutPart(content); err != nil {
-			return nil, err
-		}
 		v := new(kvm.VCPUState)
-		if err := v.UnmarshalBinary(part); err != nil {
-			return nil, fmt.Errorf("%w: vCPU %d: %w", ErrCorrupt, len(s.vcpus), err)
+		if content, err = unsealPart(content, v); err != nil {
+			return nil, fmt.Errorf("vCPU %d: %w", len(s.vcpus), err)
 		}
 		s.vcpus = append(s.vcpus, v)
 	}
 	return s, nil
+}
+
+func unsealPart(content []byte, into encoding.BinaryUnmarshaler) (rest []byte, err error) {
+	part, rest, err := cutPart(content)
+	if err != nil {
+		return nil, err
+	}
+	if err := into.UnmarshalBinary(part); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return rest, nil
 }
 
 // cutPart takes the first part off.

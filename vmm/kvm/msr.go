@@ -2,9 +2,10 @@ package kvm
 
 import "fmt"
 
-// MSR is a model-specific register and its value.
+// MSR is a model-specific register and its value: struct kvm_msr_entry.
 type MSR struct {
 	Index uint32
+	_     uint32
 	Value uint64
 }
 
@@ -38,15 +39,13 @@ func (c *VCPU) readMSRs(indices []uint32) ([]MSR, error) {
 	for len(indices) > 0 {
 		n := min(len(indices), maxMSRBatch)
 		for i, index := range indices[:n] {
-			batch.entries[i] = msrEntry{index: index}
+			batch.entries[i] = MSR{Index: index}
 		}
 		read, err := c.getMSRBatch(n)
 		if err != nil {
 			return nil, err
 		}
-		for _, e := range batch.entries[:read] {
-			values = append(values, MSR{e.index, e.data})
-		}
+		values = append(values, batch.entries[:read]...)
 		if read < n {
 			read++ // past the one that stopped it
 		}
@@ -62,9 +61,7 @@ func (c *VCPU) writeMSRs(msrs []MSR) error {
 	batch := &c.scratch.msrs
 	for len(msrs) > 0 {
 		n := min(len(msrs), maxMSRBatch)
-		for i, m := range msrs[:n] {
-			batch.entries[i] = msrEntry{index: m.Index, data: m.Value}
-		}
+		copy(batch.entries[:], msrs[:n])
 		written, err := c.setMSRBatch(n)
 		if err != nil {
 			return err

@@ -12,11 +12,11 @@ import (
 func TestReadMSRsSkipsOnlyTheUnreadable(t *testing.T) {
 	m := newTestVM(t, VMOptions{}, 1)
 	c := m.cpus[0]
-	must(t, c.writeMSRs([]MSR{{msrSTAR, 0x10_0000_0000}, {msrLSTAR, 0x1234}}))
+	must(t, c.writeMSRs([]MSR{{Index: msrSTAR, Value: 0x10_0000_0000}, {Index: msrLSTAR, Value: 0x1234}}))
 	const unknown = 0xdead
 	got, err := c.readMSRs([]uint32{unknown, msrSTAR, unknown, unknown, msrLSTAR, unknown})
 	must(t, err)
-	if want := []MSR{{msrSTAR, 0x10_0000_0000}, {msrLSTAR, 0x1234}}; !slices.Equal(got, want) {
+	if want := []MSR{{Index: msrSTAR, Value: 0x10_0000_0000}, {Index: msrLSTAR, Value: 0x1234}}; !slices.Equal(got, want) {
 		t.Errorf("got %#x, want %#x", got, want)
 	}
 	many := slices.Repeat([]uint32{msrLSTAR}, 2*maxMSRBatch+3)
@@ -34,7 +34,7 @@ func TestWriteMSRsGoesOnAfterAnEqualReadOnlyOne(t *testing.T) {
 	const mtrrCap = 0xfe // read-only
 	present, err := c.readMSRs([]uint32{mtrrCap})
 	must(t, err)
-	must(t, c.writeMSRs([]MSR{present[0], {msrLSTAR, 0x77}}))
+	must(t, c.writeMSRs([]MSR{present[0], {Index: msrLSTAR, Value: 0x77}}))
 	got, err := c.readMSRs([]uint32{msrLSTAR})
 	must(t, err)
 	if got[0].Value != 0x77 {

@@ -116,16 +116,10 @@ type deviceAttr struct {
 	addr         uint64
 }
 
-// struct kvm_msr_entry
-type msrEntry struct {
-	index, _ uint32
-	data     uint64
-}
-
 // struct kvm_msrs with room for the most entries that one call takes
 type msrBatch struct {
 	count, _ uint32
-	entries  [maxMSRBatch]msrEntry
+	entries  [maxMSRBatch]MSR
 }
 
 // struct kvm_dirty_gfn
@@ -156,7 +150,6 @@ var (
 	_ [16]byte                 = [unsafe.Sizeof(dirtyLogArg{})]byte{}
 	_ [24]byte                 = [unsafe.Sizeof(clearDirtyLogArg{})]byte{}
 	_ [24]byte                 = [unsafe.Sizeof(deviceAttr{})]byte{}
-	_ [16]byte                 = [unsafe.Sizeof(msrEntry{})]byte{}
 	_ [8 + maxMSRBatch*16]byte = [unsafe.Sizeof(msrBatch{})]byte{}
 	_ [16]byte                 = [unsafe.Sizeof(dirtyGFN{})]byte{}
 	_ [32 + 256]byte           = [unsafe.Sizeof(runPage{})]byte{}

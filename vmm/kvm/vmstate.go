@@ -1,22 +1,24 @@
 package kvm
 
-import (
-	"fmt"
+import gokvm "github.com/bobuhiro11/gokvm/kvm"
 
-	gokvm "github.com/bobuhiro11/gokvm/kvm"
+// PIT is the in-kernel PIT. Load times are host monotonic time and restart at Restore.
+type PIT = gokvm.PITState2
+
+const (
+	picBytes    = 16 // struct kvm_pic_state
+	ioapicBytes = 24 + ioapicPins*8
 )
 
 // VMState is what KVM holds for a VM beside its vCPUs and memory. Chips are the
-// bytes of the kernel's own structs, which are part of its stable interface.
+// bytes of the kernel's own structs, which are part of its stable interface. Its saved form is
+// binary: savedform.go.
 type VMState struct {
-	PICMaster []byte `json:"pic_master"` // struct kvm_pic_state
-	PICSlave  []byte `json:"pic_slave"`
-	IOAPIC    []byte `json:"ioapic"` // struct kvm_ioapic_state
-	// PIT is struct kvm_pit_state2 with its names; load times are host monotonic
-	// time and restart at Restore.
-	PIT gokvm.PITState2 `json:"pit"`
+	PICMaster, PICSlave [picBytes]byte
+	IOAPIC              [ioapicBytes]byte // struct kvm_ioapic_state
+	PIT                 PIT
 	// ClockNS is kvmclock, in nanoseconds since the guest was created.
-	ClockNS uint64 `json:"clock_ns"`
+	ClockNS uint64
 }
 
 // State saves the interrupt controllers, the PIT and kvmclock. All vCPUs are
@@ -30,7 +32,7 @@ func (v *VM) State() (*VMState, error) {
 		if err := gokvm.GetIRQChip(uintptr(v.fd), &v.scratch.irqchip); err != nil {
 			return nil, named("KVM_GET_IRQCHIP "+chip.name, err)
 		}
-		*chip.data = append([]byte(nil), v.scratch.irqchip.Chip[:chip.sizeBytes]...)
+		copy(chip.data, v.scratch.irqchip.Chip[:])
 	}
 	if err := gokvm.GetPIT2(uintptr(v.fd), &v.scratch.pit); err != nil {
 		return nil, named("KVM_GET_PIT2", err)
@@ -51,11 +53,8 @@ func (v *VM) Restore(s *VMState) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, chip := range s.chips() {
-		if len(*chip.data) != chip.sizeBytes {
-			return fmt.Errorf("%w: %s has %d bytes, not %d", ErrBadState, chip.name, len(*chip.data), chip.sizeBytes)
-		}
 		v.scratch.irqchip = gokvm.IRQChip{ChipID: chip.id}
-		copy(v.scratch.irqchip.Chip[:], *chip.data)
+		copy(v.scratch.irqchip.Chip[:], chip.data)
 		if err := gokvm.SetIRQChip(uintptr(v.fd), &v.scratch.irqchip); err != nil {
 			return named("KVM_SET_IRQCHIP "+chip.name, err)
 		}
@@ -77,20 +76,15 @@ func (v *VM) Restore(s *VMState) error {
 
 // savedChip is one interrupt controller and its place in a VMState.
 type savedChip struct {
-	name      string
-	id        uint32
-	sizeBytes int
-	data      *[]byte
+	name string
+	id   uint32
+	data []byte
 }
 
 func (s *VMState) chips() [3]savedChip {
-	const (
-		picBytes    = 16
-		ioapicBytes = 24 + ioapicPins*8
-	)
 	return [...]savedChip{
-		{"PIC master", irqchipPICMaster, picBytes, &s.PICMaster},
-		{"PIC slave", irqchipPICSlave, picBytes, &s.PICSlave},
-		{"IOAPIC", irqchipIOAPIC, ioapicBytes, &s.IOAPIC},
+		{"PIC master", irqchipPICMaster, s.PICMaster[:]},
+		{"PIC slave", irqchipPICSlave, s.PICSlave[:]},
+		{"IOAPIC", irqchipIOAPIC, s.IOAPIC[:]},
 	}
 }
