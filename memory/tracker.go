@@ -20,6 +20,14 @@ type DirtySource interface {
 	Stop() error
 }
 
+// Peeker is a DirtySource that can say what is dirty and leave it so, for less than to
+// re-arm it costs.
+type Peeker interface {
+	// Peek adds to into the pages written since the last Collect, which the next Collect reports
+	// all the same. The guest stands still.
+	Peek(into *PageSet) error
+}
+
 // Tracker reports the pages of a Guest that change, whoever changes them: the
 // guest (by a DirtySource) or this process (by the Guest's accessors). Its
 // methods are safe for concurrent use. The order of events that makes it lose
@@ -84,6 +92,28 @@ func (t *Tracker) Start() error {
 // error nothing is lost: pages already taken are in into, the others are
 // reported by the next Collect.
 func (t *Tracker) Collect(into *PageSet) error {
+	return t.collect(into, func(into *PageSet) error { return t.src.Collect(into) })
+}
+
+// CollectStill is Collect for a guest that stands still and is not meant to run on here: it
+// re-arms nothing, which is most of the cost of a Collect. Should the guest run on after all, nothing
+// is lost: later calls report its pages once more, until a Collect.
+func (t *Tracker) CollectStill(into *PageSet) error {
+	src, ok := t.src.(Peeker)
+	if !ok {
+		return t.Collect(into)
+	}
+	return t.collect(into, src.Peek)
+}
+
+// CollectOwn is Collect for the stores of this process alone; those of the guest wait. After
+// CollectStill there are no others.
+func (t *Tracker) CollectOwn(into *PageSet) error {
+	return t.collect(into, func(*PageSet) error { return nil })
+}
+
+// collect adds to into what take says of the guest's stores, and this process's.
+func (t *Tracker) collect(into *PageSet, take func(into *PageSet) error) error {
 	h := &t.guest.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -95,13 +125,13 @@ func (t *Tracker) Collect(into *PageSet) error {
 	}
 	if len(h.active) == 1 {
 		t.takeWaiting(into)
-		return t.guest.takeAll(t.src, into)
+		return t.guest.takeAll(take, into)
 	}
 	if h.fresh == nil {
 		h.fresh = t.guest.NewPageSet()
 	}
 	h.fresh.Clear()
-	err := t.guest.takeAll(t.src, h.fresh)
+	err := t.guest.takeAll(take, h.fresh)
 	for _, other := range h.active {
 		other.pending.Union(h.fresh)
 		other.waiting = true
@@ -120,8 +150,8 @@ func (t *Tracker) takeWaiting(into *PageSet) {
 }
 
 // takeAll takes what both halves know.
-func (g *Guest) takeAll(src DirtySource, into *PageSet) error {
-	if err := src.Collect(into); err != nil {
+func (g *Guest) takeAll(take func(into *PageSet) error, into *PageSet) error {
+	if err := take(into); err != nil {
 		return fmt.Errorf("collect dirty pages: %w", err)
 	}
 	g.takeDirty(into)

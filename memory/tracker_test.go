@@ -377,6 +377,66 @@ func TestTrackersShareTheSource(t *testing.T) {
 }
 
 // An observer is told the place of each store of this process, but of those it made for the guest.
+// stillGuest can be looked at.
+type stillGuest struct{ *fakeGuest }
+
+func (f stillGuest) Peek(into *PageSet) error {
+	if err := f.Collect(into); err != nil {
+		return err
+	}
+	into.Range(func(gpa GPA) bool { f.store(gpa, 1); return true })
+	return nil
+}
+
+// TestCollectStill: what was collected while the guest stood still is collected once more, for
+// a guest that runs on after all; what the VMM stored is not.
+func TestCollectStill(t *testing.T) {
+	g := newTestGuest(t, testRegions)
+	f := newFakeGuest(g)
+	tr, other := g.Track(stillGuest{f}), (*Tracker)(nil)
+	for _, trackers := range []int{1, 2} {
+		if err := tr.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if trackers == 2 {
+			other = g.Track(tr.src)
+			if err := other.Start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.store(PageSize, 7)
+		if err := g.WriteAt(2*PageSize, []byte{1}); err != nil {
+			t.Fatal(err)
+		}
+		want := func(what string, collect func(*PageSet) error, pages ...GPA) {
+			t.Helper()
+			got := g.NewPageSet()
+			if err := collect(got); err != nil {
+				t.Fatal(err)
+			}
+			wantPages(t, what, got, pages...)
+		}
+		want("still", tr.CollectStill, PageSize, 2*PageSize)
+		want("still again", tr.CollectStill, PageSize)
+		want("own", tr.CollectOwn)
+		if err := g.WriteAt(3*PageSize, []byte{1}); err != nil {
+			t.Fatal(err)
+		}
+		want("own, stored", tr.CollectOwn, 3*PageSize)
+		if trackers == 2 {
+			want("the other's", other.CollectOwn, PageSize, 2*PageSize, 3*PageSize)
+		}
+		want("all", tr.Collect, PageSize)
+		want("all again", tr.Collect)
+		if err := tr.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if err := tr.CollectStill(g.NewPageSet()); !errors.Is(err, ErrNotTracking) {
+			t.Errorf("stopped: %v", err)
+		}
+	}
+}
+
 func TestObserve(t *testing.T) {
 	g := newTestGuest(t, testRegions)
 	type store struct {

@@ -89,14 +89,7 @@ func (m *testVM) collect(src memory.DirtySource) []memory.GPA {
 	m.Helper()
 	set := m.mem.NewPageSet()
 	must(m, src.Collect(set))
-	var pages []memory.GPA
-	set.Range(func(gpa memory.GPA) bool {
-		if !isPageTable(gpa) {
-			pages = append(pages, gpa)
-		}
-		return true
-	})
-	return pages
+	return slices.DeleteFunc(list(set), isPageTable)
 }
 
 // isPageTable tells the guest's page tables: with nested paging the processor's own
@@ -219,6 +212,51 @@ func TestCollectWhileRunning(t *testing.T) {
 			return true
 		})
 	})
+}
+
+// A look leaves everything dirty, for a guest that runs on after all; what it writes then is
+// reported too, whether its page was armed or not.
+func TestPeek(t *testing.T) {
+	sources(t, func(t *testing.T, o VMOptions) {
+		m := newStorer(t, o)
+		c := m.cpus[0]
+		src := m.vm.DirtySource(m.mem)
+		if err := src.(memory.Peeker).Peek(m.mem.NewPageSet()); err == nil {
+			t.Error("Peek of a source that was not started succeeded")
+		}
+		must(t, src.Start())
+		peek := func() []memory.GPA {
+			set := m.mem.NewPageSet()
+			must(t, src.(memory.Peeker).Peek(set))
+			return slices.DeleteFunc(list(set), isPageTable)
+		}
+		want := pages(dataAddr, 200)
+		m.write(c, want)
+		m.wantPages("first look", peek(), want)
+		m.wantPages("second look", peek(), want)
+		more := pages(dataAddr, 500) // a small ring is full meanwhile
+		m.write(c, more)
+		m.wantPages("look again", peek(), more)
+		m.wantPages("collected", m.collect(src), more)
+		m.wantPages("after that", m.collect(src), nil)
+		m.write(c, want)
+		m.wantPages("armed again", m.collect(src), want)
+		m.write(c, want)
+		peek()
+		must(t, src.Stop())
+		must(t, src.Start())
+		m.wantPages("started again", m.collect(src), nil)
+		m.write(c, want)
+		m.wantPages("armed by the start", m.collect(src), want)
+	})
+}
+
+func list(set *memory.PageSet) (pages []memory.GPA) {
+	set.Range(func(gpa memory.GPA) bool {
+		pages = append(pages, gpa)
+		return true
+	})
+	return pages
 }
 
 func TestDirtyRingSizes(t *testing.T) {

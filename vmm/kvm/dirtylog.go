@@ -45,8 +45,30 @@ func (l *dirtyLog) Collect(into *memory.PageSet) error {
 	return l.collect(into)
 }
 
-// collect asks every slot. Preconditions: vm.slotsMu held.
+// Peek implements memory.Peeker: the bitmaps are copied, which takes some 10 µs for 1 GiB, and
+// nothing is protected again, which takes 25 ns a page on software KVM.
+func (l *dirtyLog) Peek(into *memory.PageSet) error {
+	l.vm.slotsMu.Lock()
+	defer l.vm.slotsMu.Unlock()
+	into.Union(l.carried)
+	return l.each(func(s slot, pages uint64, bitmap []uint64) error {
+		into.AddBits(memory.GPA(s.GuestPhysAddr), pages, bitmap)
+		return nil
+	})
+}
+
+// collect moves the marks of all slots to into and re-arms their pages. Preconditions:
+// vm.slotsMu held.
 func (l *dirtyLog) collect(into *memory.PageSet) error {
+	return l.each(func(s slot, pages uint64, bitmap []uint64) error {
+		into.AddBits(memory.GPA(s.GuestPhysAddr), pages, bitmap)
+		return l.vm.clearDirtyLog(s.Slot, pages, bitmap)
+	})
+}
+
+// each calls fn with the bitmap of every slot that has a dirty page. Preconditions:
+// vm.slotsMu held.
+func (l *dirtyLog) each(fn func(s slot, pages uint64, bitmap []uint64) error) error {
 	for _, s := range l.vm.slotsNow() {
 		if s.MemorySize == 0 {
 			continue
@@ -57,14 +79,11 @@ func (l *dirtyLog) collect(into *memory.PageSet) error {
 			l.bitmap = make([]uint64, words)
 		}
 		bitmap := l.bitmap[:words] // whole words, as the kernel fills them
-		if err := l.vm.getDirtyLog(s.Slot, bitmap); err != nil {
-			return fmt.Errorf("slot %d: %w", s.Slot, err)
+		err := l.vm.getDirtyLog(s.Slot, bitmap)
+		if err == nil && anySet(bitmap) {
+			err = fn(s, pages, bitmap)
 		}
-		if !anySet(bitmap) {
-			continue
-		}
-		into.AddBits(memory.GPA(s.GuestPhysAddr), pages, bitmap)
-		if err := l.vm.clearDirtyLog(s.Slot, pages, bitmap); err != nil {
+		if err != nil {
 			return fmt.Errorf("slot %d: %w", s.Slot, err)
 		}
 	}

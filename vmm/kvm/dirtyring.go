@@ -24,7 +24,10 @@ type dirtyRing struct {
 	guest   *memory.Guest
 	slots   []slot          // during a harvest; the index is the number
 	pending *memory.PageSet // nil while stopped
+	owed    bool            // entries were taken whose pages are not re-armed yet
 }
+
+var errRingStopped = errors.New("the dirty rings are not started")
 
 func (r *dirtyRing) attach(g *memory.Guest) {
 	r.mu.Lock()
@@ -60,11 +63,26 @@ func (r *dirtyRing) Collect(into *memory.PageSet) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.pending == nil {
-		return errors.New("the dirty rings are not started")
+		return errRingStopped
 	}
 	err := r.harvest()
 	into.Union(r.pending)
 	r.pending.Clear()
+	return err
+}
+
+// Peek implements memory.Peeker: the entries are taken, so that their pages wait for the next Collect,
+// which re-arms them.
+func (r *dirtyRing) Peek(into *memory.PageSet) error {
+	r.vm.slotsMu.Lock()
+	defer r.vm.slotsMu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pending == nil {
+		return errRingStopped
+	}
+	err := r.take()
+	into.Union(r.pending)
 	return err
 }
 
@@ -78,20 +96,25 @@ func (r *dirtyRing) drain() error {
 // harvest moves all entries to pending (or drops them while stopped) and re-arms
 // their pages. Preconditions: r.mu held.
 func (r *dirtyRing) harvest() error {
-	taken := 0
+	if err := r.take(); err != nil || !r.owed {
+		return err
+	}
+	_, err := ioctl(r.vm.fd, reqResetDirtyRings, 0)
+	r.owed = err != nil
+	return err
+}
+
+// take is harvest without the re-arming. Preconditions: r.mu held.
+func (r *dirtyRing) take() error {
 	r.slots = r.vm.slotsNow()
 	for _, c := range r.vm.openVCPUs() {
 		n, err := c.takeEntries(r.add)
+		r.owed = r.owed || n > 0
 		if err != nil {
 			return err
 		}
-		taken += n
 	}
-	if taken == 0 {
-		return nil
-	}
-	_, err := ioctl(r.vm.fd, reqResetDirtyRings, 0)
-	return err
+	return nil
 }
 
 // add notes the page of one entry.
