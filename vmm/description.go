@@ -123,7 +123,11 @@ func NewFromDescription(sealed []byte, local Config) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.checkCPU(m.powerOn.vcpus[0]); err != nil {
+	err = d.checkCPU(m.powerOn.vcpus[0])
+	if err == nil {
+		err = m.rehearse()
+	}
+	if err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil

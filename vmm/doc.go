@@ -3,11 +3,10 @@
 //
 // # Threads
 //
-// Each vCPU is one goroutine locked to one OS thread, which issues every ioctl
-// of its vCPU (design law 10). A vCPU is parked or running. Parked, it serves
-// jobs: functions that other goroutines want done on its thread (get and set
-// registers). Running, it calls KVM_RUN, hands each exit to handleExit as a
-// value, and looks for wishes only when KVM_RUN returns EINTR.
+// Each vCPU is one goroutine locked to one OS thread, which alone calls KVM_RUN (design law 10).
+// A vCPU is parked or running. Parked, it may be lent: another goroutine gets and
+// sets its registers, and it stays parked until then. Running, it calls KVM_RUN, hands each exit
+// to handleExit as a value, and looks for wishes only when KVM_RUN returns EINTR.
 //
 // A kick sets the wish first, then immediate_exit, then sends SIGURG with
 // tgkill. The vCPU clears immediate_exit first and reads the wish second, so a

@@ -42,7 +42,7 @@ type vcpu struct {
 	holds int
 	// entries counts how often it left its park for the guest.
 	entries uint64
-	jobs    []func()
+	lent    bool // a call of do uses the KVM vCPU: it stays in its park
 	tid     int
 }
 
@@ -80,21 +80,11 @@ func (c *vcpu) loop() {
 	c.mu.Unlock()
 }
 
-// park serves jobs until the vCPU is wanted running (true) or gone (false).
+// park returns when the vCPU is wanted running (true) or gone (false).
 func (c *vcpu) park() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for {
-		for len(c.jobs) > 0 {
-			job := c.jobs[0]
-			c.jobs = c.jobs[1:]
-			c.mu.Unlock()
-			job()
-			c.mu.Lock()
-		}
-		if c.want == gone || c.want == running && c.holds == 0 {
-			break
-		}
+	for c.lent || c.want == parked || c.want == running && c.holds > 0 {
 		c.is = parked
 		c.cond.Broadcast()
 		c.cond.Wait()
@@ -110,6 +100,12 @@ func (c *vcpu) park() bool {
 
 // runGuest runs the guest until the vCPU is not wanted running any more.
 func (c *vcpu) runGuest() {
+	// A guest that uses kvmclock learns that it stood still: its watchdogs must not take the gap for a
+	// lockup.
+	if err := c.kvm.NotifyPaused(); err != nil {
+		c.stopSelf(event{err: fmt.Errorf("vCPU %d: %w", c.id, err)})
+		return
+	}
 	for {
 		err := c.kvm.Run()
 		switch {
@@ -200,22 +196,10 @@ func (c *vcpu) setWant(w runState) {
 	if c.is == gone || c.want == gone {
 		return
 	}
-	if w == running && c.want == parked {
-		c.jobs = append(c.jobs, c.notifyPaused)
-	}
 	c.want = w
 	c.cond.Broadcast()
 	if w != running && c.is == running {
 		c.kick()
-	}
-}
-
-// notifyPaused tells a guest that uses kvmclock that it stood still, so that its watchdogs do not
-// take the gap for a lockup. It is the last job before the vCPU leaves its park: one wake-up for
-// both, since a thread takes longer to wake than the call takes.
-func (c *vcpu) notifyPaused() {
-	if err := c.kvm.NotifyPaused(); err != nil {
-		c.stopSelf(event{err: fmt.Errorf("vCPU %d: %w", c.id, err)})
 	}
 }
 
@@ -267,19 +251,33 @@ func (c *vcpu) await(s runState) {
 
 var errVCPUGone = errors.New("the machine has stopped")
 
-// do runs f on the vCPU's thread. Preconditions: the vCPU is parked.
-func (c *vcpu) do(f func(*kvm.VCPU) error) error { return c.begin(f)() }
+// do calls f with the KVM vCPU, on the caller's thread: to wake the vCPU's own and to be woken takes as long as
+// most of what is done so. Preconditions: the vCPU is parked, and stays wanted so or held until do
+// returns.
+func (c *vcpu) do(f func(*kvm.VCPU) error) error {
+	if !c.lend() {
+		return errVCPUGone
+	}
+	defer c.takeBack()
+	return f(c.kvm)
+}
 
-// begin has f run on the vCPU's thread and returns what waits for its end. Preconditions: the vCPU is
-// parked.
-func (c *vcpu) begin(f func(*kvm.VCPU) error) (wait func() error) {
+func (c *vcpu) lend() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.is == gone || c.want == gone { // it may have left its park: nobody would do it
-		return func() error { return errVCPUGone }
+	for c.is != gone && c.want != gone && (c.lent || c.is != parked) {
+		c.cond.Wait()
 	}
-	done := make(chan error, 1)
-	c.jobs = append(c.jobs, func() { done <- f(c.kvm) })
+	if c.is == gone || c.want == gone {
+		return false
+	}
+	c.lent = true
+	return true
+}
+
+func (c *vcpu) takeBack() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lent = false
 	c.cond.Broadcast()
-	return func() error { return <-done }
 }

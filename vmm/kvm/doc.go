@@ -17,8 +17,8 @@
 //
 // # Threads
 //
-// All methods of a VCPU but SetImmediateExit belong to the one locked OS thread that
-// calls Run. Run is one KVM_RUN without a retry, so a kick works: SetImmediateExit(true),
+// Run belongs to one locked OS thread. The other methods of a VCPU may be called on any, one at a time
+// and not beside Run, but for SetImmediateExit, which may. Run is one KVM_RUN without a retry, so a kick works: SetImmediateExit(true),
 // then tgkill(SIGURG). Whether the signal arrives before, in or after KVM_RUN, one of
 // the two ends it. The thread clears immediate exit before it looks for what was
 // wanted. Signals of the Go runtime give the same EINTR, so EINTR is a hint, no message.

@@ -18,10 +18,9 @@ type (
 	Descriptor = gokvm.Descriptor
 )
 
-// VCPU is one virtual processor. Every method but SetImmediateExit belongs to one
-// OS thread, the one that calls Run: KVM ties a vCPU to the thread that runs it
-// (a switch of threads is correct but slow, and a call from another thread waits until
-// KVM_RUN returns).
+// VCPU is one virtual processor. One thread calls Run: KVM ties a vCPU to the thread that runs it. The
+// other methods may be called on any thread, one at a time, and not beside Run (KVM would let them wait
+// until it returns); SetImmediateExit at any time.
 type VCPU struct {
 	vm *VM
 	id int
