@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,6 +21,9 @@ type migrateFlags struct {
 	to, mode, granularity string
 	maxDowntime, timeout  time.Duration
 	maxBandwidth          sizeBytes
+	baseline              string
+	baselineBudget        sizeBytes
+	streams               int
 	timeoutStrategy       string
 	tls                   tlsFlags
 	asJSON                bool
@@ -37,7 +41,10 @@ Ctrl-C cancels.`
 	fl := c.Flags()
 	fl.StringVar(&f.to, "to", "", "where the destination listens: unix:PATH or tcp:HOST:PORT")
 	fl.StringVar(&f.mode, "mode", "precopy", "precopy")
-	fl.StringVar(&f.granularity, "granularity", "page", "page")
+	fl.StringVar(&f.granularity, "granularity", "line", "what is sent again: line, the lines that have changed; or page")
+	fl.StringVar(&f.baseline, "baseline", "auto", "what lines are compared with: twin, a copy; hash, an eighth of that; none; auto, both")
+	fl.Var(&f.baselineBudget, "baseline-budget", "the most memory that baselines may take; 0: half of the guest's")
+	fl.IntVar(&f.streams, "streams", 0, "connections for pages; 0: one for each processor, at most 4")
 	fl.DurationVar(&f.maxDowntime, "max-downtime", migration.DefaultMaxDowntime, "how long the guest may stand still")
 	fl.Var(&f.maxBandwidth, "max-bandwidth", "bytes a second while the guest runs, for example 100M; 0: no limit")
 	fl.DurationVar(&f.timeout, "timeout", migration.DefaultTimeout, "how long the migration may take")
@@ -53,14 +60,17 @@ func (f *migrateFlags) request() (api.MigrationRequest, error) {
 		DestinationURL: f.to, MemoryMode: "Precopy", Granularity: f.granularity,
 		DowntimeMS: f.maxDowntime.Milliseconds(), TimeoutS: int64(f.timeout / time.Second),
 		TimeoutStrategy: strategies[f.timeoutStrategy], MaxBandwidthBytesPerSecond: int64(f.maxBandwidth),
+		Baseline: f.baseline, BaselineBudgetBytes: int64(f.baselineBudget), Connections: f.streams,
 	}
 	switch {
 	case f.mode != "precopy":
 		return r, fmt.Errorf("--mode %q: choose precopy", f.mode)
 	case r.TimeoutStrategy == "":
 		return r, fmt.Errorf("--timeout-strategy %q: choose cancel or ignore", f.timeoutStrategy)
-	case f.granularity != "page":
-		return r, fmt.Errorf("--granularity %q: choose page", f.granularity)
+	case f.granularity != "page" && f.granularity != "line":
+		return r, fmt.Errorf("--granularity %q: choose line or page", f.granularity)
+	case !slices.Contains([]string{"auto", "twin", "hash", "none"}, f.baseline):
+		return r, fmt.Errorf("--baseline %q: choose auto, twin, hash or none", f.baseline)
 	case f.maxDowntime < time.Millisecond:
 		return r, fmt.Errorf("--max-downtime %v: give at least 1ms", f.maxDowntime)
 	case f.timeout < time.Second:

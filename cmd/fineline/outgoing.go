@@ -47,7 +47,9 @@ type sourceMachine struct {
 	running bool // before the migration; the destination goes on in the same way
 }
 
-var _ migration.Source = sourceMachine{}
+var (
+	_ migration.Source    = sourceMachine{}
+)
 
 // What vmm saves is what the wire carries: this does not compile if their caps differ.
 var _ = [1]struct{}{}[vmm.MaxSavedBytes-wire.MaxStateBytes]
@@ -113,12 +115,6 @@ func (i *instance) sendOptions(r api.MigrationRequest) (to migration.Address, op
 	if r.MemoryMode != "" && r.MemoryMode != "Precopy" {
 		return to, opts, fmt.Errorf("memory_mode %s is not there yet: use Precopy", r.MemoryMode)
 	}
-	if r.Granularity == "line" {
-		return to, opts, errors.New("granularity line is not there yet: use page")
-	}
-	if r.Connections > 1 {
-		return to, opts, fmt.Errorf("%d connections are not there yet: use 1", r.Connections)
-	}
 	files := requestedTLS(r)
 	if err := files.Check(to); err != nil {
 		return to, opts, err
@@ -136,6 +132,10 @@ func (i *instance) sendOptions(r api.MigrationRequest) (to migration.Address, op
 		TLS:                   security,
 		Journal:               j,
 		Build:                 version(),
+		Granularity:           migration.Granularity(r.Granularity),
+		Baseline:              migration.Baseline(r.Baseline),
+		BaselineBudgetBytes:   uint64(r.BaselineBudgetBytes),
+		Streams:               r.Connections,
 		Rule:                  migration.Rule{MaxDowntime: time.Duration(r.DowntimeMS) * time.Millisecond},
 		MaxBandwidthBytesPerS: uint64(r.MaxBandwidthBytesPerSecond),
 		Timeout:               time.Duration(r.TimeoutS) * time.Second,

@@ -156,7 +156,9 @@ type MigrationRequest struct {
 
 	// Ours.
 	MaxBandwidthBytesPerSecond int64  `json:"max_bandwidth_bytes_per_second,omitempty"` // 0: no limit
-	Granularity                string `json:"granularity,omitempty"`                    // "page" or "line"
+	Granularity                string `json:"granularity,omitempty"`                    // "line" or "page"
+	Baseline                   string `json:"baseline,omitempty"`                       // "auto", "twin", "hash" or "none"
+	BaselineBudgetBytes        int64  `json:"baseline_budget_bytes,omitempty"`          // 0: half of the guest's memory
 
 	// Mutual TLS on a tcp: address: absolute paths of PEM files that the VMM reads, all three or none.
 	TLSCert string `json:"tls_cert,omitempty"`
@@ -184,6 +186,7 @@ func (r MigrationRequest) Validate() error {
 		{"timeout_s", r.TimeoutS, maxTimeoutS},
 		{"connections", int64(r.Connections), maxStreams},
 		{"max_bandwidth_bytes_per_second", r.MaxBandwidthBytesPerSecond, 1 << 50},
+		{"baseline_budget_bytes", r.BaselineBudgetBytes, 1 << 50},
 	} {
 		if c.value < 0 || c.value > c.max {
 			return fmt.Errorf("%s is %d: choose 0 (the default) to %d", c.name, c.value, c.max)
@@ -193,6 +196,9 @@ func (r MigrationRequest) Validate() error {
 		return err
 	}
 	if err := oneOf("memory_mode", r.MemoryMode, "Precopy", "Postcopy", "Hybrid"); err != nil {
+		return err
+	}
+	if err := oneOf("baseline", r.Baseline, "auto", "twin", "hash", "none"); err != nil {
 		return err
 	}
 	return oneOf("granularity", r.Granularity, "page", "line")
