@@ -66,29 +66,40 @@ func (g *Guest) ViewPage(gpa GPA, fn func(page []byte)) error {
 	return nil
 }
 
-// EditPage calls fn with the page at gpa, a multiple of PageSize, to be changed in place, and marks it
-// dirty whatever fn returns. fn must not keep the page. Others see its bytes change in any order.
-func (g *Guest) EditPage(gpa GPA, fn func(page []byte) error) error {
-	if gpa%PageSize != 0 {
-		return fmt.Errorf("%w: page at %#x", ErrMisaligned, uint64(gpa))
+// TryViewPage is ViewPage that does not wait: it reports false, and fn is not called, when the page is missing.
+func (g *Guest) TryViewPage(gpa GPA, fn func(page []byte)) (bool, error) {
+	if d := g.demand.Load(); d != nil && g.layout.contains(gpa, 1) && d.hidden.has(g.place(gpa)) {
+		return false, nil
 	}
-	if err := g.check(gpa, PageSize); err != nil {
-		return err
-	}
-	i, off, n := g.piece(gpa, PageSize)
-	err := fn(g.rams[i].bytes(off, n))
-	g.mark(i, off, n) // also after a failure, which may have changed a part
-	runtime.KeepAlive(g)
-	return err
+	err := g.ViewPage(gpa, fn)
+	return err == nil, err
 }
 
-// check admits an access to n bytes at gpa; no bytes are always RAM.
+// EditPage lends fn the page at gpa, a multiple of PageSize, for writing, and marks it dirty, also when
+// fn fails; its error is returned. fn must not keep page, and must expect that others read and write it.
+func (g *Guest) EditPage(gpa GPA, fn func(page []byte) error) error {
+	var failed error
+	err := g.ViewPage(gpa, func(page []byte) {
+		failed = fn(page)
+		region, off, n := g.piece(gpa, PageSize)
+		g.mark(region, off, n)
+	})
+	if err != nil {
+		return err
+	}
+	return failed
+}
+
+// check admits an access to n bytes at gpa; no bytes are always RAM. It waits for what is missing.
 func (g *Guest) check(gpa GPA, n int) error {
 	if g.closed.Load() {
 		return ErrClosed
 	}
 	if n > 0 && !g.layout.contains(gpa, uint64(n)) {
 		return fmt.Errorf("%w: %d bytes at %#x", ErrOutOfRange, n, uint64(gpa))
+	}
+	if d := g.demand.Load(); d != nil {
+		return d.await(gpa, n)
 	}
 	return nil
 }
@@ -115,6 +126,11 @@ func (g *Guest) word(gpa GPA, n uint64) (region int, off uint64, err error) {
 	region = g.layout.find(gpa)
 	if region < 0 {
 		return 0, 0, fmt.Errorf("%w: %d bytes at %#x", ErrOutOfRange, n, uint64(gpa))
+	}
+	if d := g.demand.Load(); d != nil {
+		if err := d.await(gpa, 1); err != nil {
+			return 0, 0, err
+		}
 	}
 	return region, uint64(gpa - g.layout.spans[region].Base), nil
 }

@@ -23,4 +23,16 @@ var (
 	ErrBeyondHost = errors.New("guest memory is larger than the host's")
 	// ErrNoHugePages: huge pages were asked for and the host has none to give.
 	ErrNoHugePages = errors.New("no huge pages")
+	// ErrNoUserfaults: this host does not let the process serve missing pages.
+	ErrNoUserfaults = errors.New("missing guest memory cannot be served")
+	// ErrHugePages: pages of the host's pool cannot be missing one by one.
+	ErrHugePages = errors.New("guest memory in reserved huge pages cannot be missing")
+	// ErrDemand: there is a Demand already.
+	ErrDemand = errors.New("guest memory is being fetched already")
+	// ErrMissing: the page was never brought, and will not be.
+	ErrMissing = errors.New("guest memory is missing")
+	// ErrComplete: no page is absent any more.
+	ErrComplete = errors.New("no guest memory is missing")
+
+	errDemandOver = errors.New("the fetching of guest memory has ended")
 )

@@ -30,6 +30,9 @@ type Guest struct {
 
 	closed atomic.Bool // read by every accessor, see the package comment
 
+	demand      atomic.Pointer[Demand] // while pages may be missing; read by every accessor
+	waitWatcher atomic.Pointer[func()] // see WatchWaits
+
 	mu sync.RWMutex // held for reading while a descriptor is used, for writing by Close
 }
 
@@ -75,6 +78,11 @@ func (g *Guest) Close() error {
 		return nil
 	}
 	var errs []error
+	if d := g.demand.Load(); d != nil {
+		d.lockFills()
+		defer d.unlockFills()
+		errs = append(errs, d.fail(ErrClosed))
+	}
 	for i := range g.rams {
 		errs = append(errs, g.rams[i].free())
 	}
@@ -120,12 +128,17 @@ func (g *Guest) GuestMappings() []Mapping {
 
 // Reset makes all RAM read as zero again, gives its pages back to the host and
 // marks every page dirty. The guest must be stopped; stores made meanwhile may
-// or may not survive.
-func (g *Guest) Reset() error {
+// or may not survive. No page is missing any more after it.
+func (g *Guest) Reset() (err error) {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	if g.closed.Load() {
 		return ErrClosed
+	}
+	if d := g.demand.Load(); d != nil {
+		d.lockFills()
+		defer d.unlockFills()
+		defer func() { err = errors.Join(err, d.reset()) }()
 	}
 	for i := range g.rams {
 		s := &g.layout.spans[i]
@@ -139,7 +152,7 @@ func (g *Guest) Reset() error {
 }
 
 // DataPages returns the pages that may hold something other than zeros: those
-// that were ever touched since New or Reset. Asking makes no page resident.
+// that were ever touched since New or Reset, and those that are missing. Asking makes no page resident.
 // While others store, the result is only good together with a Tracker that was
 // started before: a page missed here is reported there.
 func (g *Guest) DataPages() (*PageSet, error) {
@@ -149,6 +162,9 @@ func (g *Guest) DataPages() (*PageSet, error) {
 		return nil, ErrClosed
 	}
 	set := g.NewPageSet()
+	if d := g.demand.Load(); d != nil { // before the look at the file, which has what is filled from now on
+		set = d.hidden.snapshot(g)
+	}
 	for i := range g.rams {
 		s := &g.layout.spans[i]
 		err := g.rams[i].rangeData(func(off, end uint64) {

@@ -54,3 +54,6 @@ func exchange8(p *uint8, v uint8)
 
 //go:noescape
 func exchange16(p *uint16, v uint16)
+
+// touch makes a page of what may be a hole.
+func (m *ram) touch(off uint64) { m.load32(off) }
