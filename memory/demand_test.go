@@ -309,4 +309,3 @@ func TestDemandRaces(t *testing.T) {
 		}
 	}
 }
-
