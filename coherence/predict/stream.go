@@ -1,0 +1,91 @@
+package predict
+
+const (
+	// reach bounds how far a stream looks past pages that are there already, in windows.
+	reach = 4
+	// slack is how many points of a stream may be skipped by the guest.
+	slack = 1
+)
+
+// stream is pages at one distance from each other that the guest touches in order. What it has
+// named lies between touched and next.
+//
+// A page that is there does not miss, so a miss at the first page behind what was named says
+// that all of that was used, and one within says that it came too late: both ask for more.
+type stream struct {
+	touched uint64 // the last page that the guest is known to have touched
+	next    uint64 // the first point after it that was not named yet; beyond RAM it may wrap
+	stride  int64  // in pages, not 0
+	window  int    // how many points to run ahead
+}
+
+func newStream(page uint64, stride int64, window int) stream {
+	return stream{touched: page, next: page + uint64(stride), stride: stride, window: window}
+}
+
+// steps returns how many strides page lies behind from; 0 if it is none of the stream's points, or before.
+func (s *stream) steps(from, page uint64) int64 {
+	d := int64(page - from)
+	if d%s.stride != 0 || d/s.stride < 0 {
+		return 0
+	}
+	return d / s.stride
+}
+
+// named says whether page is among those named and not known to be touched.
+func (s *stream) named(page uint64) bool {
+	k := s.steps(s.touched, page)
+	return k > 0 && k < s.steps(s.touched, s.next)
+}
+
+// continues says whether a miss of page is the stream's next step: what lies between must have been
+// named, or be there for another reason.
+func (s *stream) continues(page uint64, o *Options) bool {
+	if s.named(page) {
+		return true
+	}
+	if page != s.next && s.steps(s.next, page) == 0 {
+		return false
+	}
+	k := s.steps(s.next, page)
+	return k <= slack || k <= int64(reach*s.window) && o.absentOf(s.next, s.stride, k) <= slack
+}
+
+// absentOf counts the pages that may miss among n points from first.
+func (o *Options) absentOf(first uint64, stride, n int64) int {
+	absent := 0
+	for ; n > 0; n-- {
+		if o.wanted(first) {
+			absent++
+		}
+		first += uint64(stride)
+	}
+	return absent
+}
+
+// advance moves the stream to page and names what lies up to a window ahead.
+func (s *stream) advance(page uint64, out *picker) {
+	if !s.named(page) {
+		s.next = page + uint64(s.stride)
+	}
+	s.touched = page
+	ahead := int(s.steps(page, s.next)) - 1
+	goal := out.room - (s.window - ahead)
+	for left := reach * s.window; left > 0 && out.room > max(0, goal); left-- {
+		out.pick(s.next)
+		s.next += uint64(s.stride)
+	}
+}
+
+// grow doubles the window after the guest has followed the stream.
+func (s *stream) grow(most int) { s.window = max(1, min(2*s.window, most)) }
+
+// hit advances when half of the window is used up, so that requests are not for single pages.
+func (s *stream) hit(page uint64, out *picker) {
+	if s.steps(page, s.next)-1 > int64(s.window/2) {
+		s.touched = page
+		return
+	}
+	s.grow(out.room)
+	s.advance(page, out)
+}
