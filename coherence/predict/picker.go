@@ -8,15 +8,15 @@ type picker struct {
 
 	// seen is the set of this round's pages, by open addressing: four times as many places as
 	// pages at most, so that a search is short. A place of an older round is empty.
-	seen  [4 * 2 * MaxPages]place
+	seen  [4 * 2 * MaxPages]mark
 	round uint64
 }
 
-type place struct{ page, round uint64 }
+type mark struct{ page, round uint64 }
 
 // begin starts a round that adds at most n pages to dst, none of them page.
 func (k *picker) begin(page uint64, dst []uint64, n int) {
-	k.pages, k.room = dst, max(0, min(n, MaxPages))
+	k.pages, k.room = dst, max(0, min(n, MaxPages+beyond))
 	k.round++
 	k.first(page)
 }
@@ -42,7 +42,7 @@ func (k *picker) first(page uint64) bool {
 	for i := page * 0x9e3779b97f4a7c15 >> 55; ; i = (i + 1) % uint64(len(k.seen)) {
 		switch p := &k.seen[i]; {
 		case p.round != k.round:
-			*p = place{page, k.round}
+			*p = mark{page, k.round}
 			return true
 		case p.page == page:
 			return false

@@ -38,8 +38,8 @@ type Options struct {
 	RAM []Range
 
 	// Wanted says whether it is of use to ask for a page of RAM: it is absent, and not under way.
-	// It is called up to some hundred times a miss, during the call; nil stands for always true.
-	// Predictors with it look past what is there, and know that a page that is there cannot miss.
+	// It is called up to some hundred times in a call of Miss or Hit, and must not call back.
+	// With it a predictor looks past what is there, and knows what cannot miss.
 	Wanted func(page uint64) bool
 }
 
@@ -56,6 +56,12 @@ type strategy interface {
 var strategies = map[string]func(o *Options) strategy{
 	"none":       func(*Options) strategy { return none{} },
 	"sequential": newSequential,
+	"around":     newAround,
+	"stride":     newStride,
+	"majority":   newMajority,
+	"markov":     newMarkov,
+	"pagetable":  newPagetable,
+	"auto":       newAuto,
 }
 
 // Names returns the names that New knows, sorted.
@@ -82,6 +88,9 @@ func (o *Options) check() error {
 	if len(o.RAM) == 0 {
 		return errors.New("predict: no RAM")
 	}
+	if o.Wanted == nil {
+		return errors.New("predict: no Wanted")
+	}
 	for _, r := range o.RAM {
 		if r.Pages == 0 || r.Pages > maxPage || r.First > maxPage-r.Pages {
 			return fmt.Errorf("predict: RAM of %d pages at page %#x", r.Pages, r.First)
@@ -101,7 +110,7 @@ func (o *Options) inRAM(page uint64) bool {
 
 // wanted says whether a page may be named.
 func (o *Options) wanted(page uint64) bool {
-	return o.inRAM(page) && (o.Wanted == nil || o.Wanted(page))
+	return o.inRAM(page) && o.Wanted(page)
 }
 
 // predictor makes a strategy keep the promises of the interface.
@@ -114,7 +123,7 @@ func (p *predictor) Miss(page uint64, dst []uint64, n int) []uint64 {
 	if !p.out.options.inRAM(page) {
 		return dst
 	}
-	p.out.begin(page, dst, n)
+	p.out.begin(page, dst, min(n, MaxPages))
 	p.strategy.miss(page, &p.out)
 	return p.out.take()
 }
@@ -123,7 +132,7 @@ func (p *predictor) Hit(page uint64, dst []uint64, n int) []uint64 {
 	if !p.out.options.inRAM(page) {
 		return dst
 	}
-	p.out.begin(page, dst, n)
+	p.out.begin(page, dst, min(n, MaxPages))
 	p.strategy.hit(page, &p.out)
 	return p.out.take()
 }

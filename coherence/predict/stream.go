@@ -63,22 +63,32 @@ func (o *Options) absentOf(first uint64, stride, n int64) int {
 	return absent
 }
 
-// advance moves the stream to page and names what lies up to a window ahead.
+// advance moves the stream to page and names what is wanted up to a window ahead. It looks at what
+// was named before once more, since a caller need not have asked for all of it.
 func (s *stream) advance(page uint64, out *picker) {
-	if !s.named(page) {
-		s.next = page + uint64(s.stride)
+	at := page + uint64(s.stride)
+	end := at
+	if s.named(page) {
+		end = s.next
 	}
 	s.touched = page
-	ahead := int(s.steps(page, s.next)) - 1
-	goal := out.room - (s.window - ahead)
-	for left := reach * s.window; left > 0 && out.room > max(0, goal); left-- {
-		out.pick(s.next)
-		s.next += uint64(s.stride)
+	ahead := 0
+	for left := reach * s.window; left > 0 && ahead < s.window && out.room > 0; left-- {
+		room := out.room
+		out.pick(at)
+		if out.room < room || s.steps(at, end) > 0 {
+			ahead++
+		}
+		at += uint64(s.stride)
+	}
+	s.next = at
+	if s.steps(at, end) > 0 {
+		s.next = end
 	}
 }
 
 // grow doubles the window after the guest has followed the stream.
-func (s *stream) grow(most int) { s.window = max(1, min(2*s.window, most)) }
+func (s *stream) grow(most int) { s.window = max(s.window, min(2*s.window, most)) }
 
 // hit advances when half of the window is used up, so that requests are not for single pages.
 func (s *stream) hit(page uint64, out *picker) {
