@@ -1,7 +1,5 @@
 package predict
 
-import "slices"
-
 const (
 	// beyond is how many pages the best expert names over what is asked for. What was foretold
 	// and not fetched is what can miss, and so what can speak for an expert that is always right.
@@ -35,28 +33,21 @@ type expert struct {
 	named [MaxPages + beyond]uint64
 }
 
+// newAuto has the experts in the order of the evidence that they want before they name anything.
 func newAuto(o *Options) strategy {
+	return newTeam(o, newPagetable, newStride, newMarkov, newAround)
+}
+
+func newTeam(o *Options, experts ...func(*Options) strategy) *auto {
 	a := &auto{}
-	// The order at the start: who names pages from the least evidence comes last.
-	for i, build := range []func(*Options) strategy{newPagetable, newStride, newMarkov, newAround} {
+	for i, build := range experts {
 		a.experts = append(a.experts, &expert{strategy: build(o), bit: 1 << i, out: picker{options: o}})
 	}
 	return a
 }
 
-func (a *auto) miss(page uint64, out *picker) {
-	a.learn(page)
-	for _, e := range a.experts {
-		a.ask(e, strategy.miss, page, out)
-	}
-}
-
-func (a *auto) hit(page uint64, out *picker) {
-	a.learn(page)
-	for _, e := range a.experts {
-		a.ask(e, strategy.hit, page, out)
-	}
-}
+func (a *auto) miss(page uint64, out *picker) { a.ask(strategy.miss, page, out) }
+func (a *auto) hit(page uint64, out *picker)  { a.ask(strategy.hit, page, out) }
 
 func (a *auto) arrived(page uint64, content []byte) {
 	for _, e := range a.experts {
@@ -66,11 +57,38 @@ func (a *auto) arrived(page uint64, content []byte) {
 
 func place(page uint64) uint64 { return page * 0x9e3779b97f4a7c15 >> 52 }
 
-// learn moves the scores.
-func (a *auto) learn(page uint64) {
+// ask lets the experts name pages, notes all of them and picks those that there is room for. Behind the
+// first expert that had foretold page nobody is followed: it knows what the guest is at, even if it wants no more
+// just now, and the others would fill the room with guesses.
+func (a *auto) ask(call func(strategy, uint64, *picker), page uint64, out *picker) {
+	by := a.learn(page)
+	for i, e := range a.experts {
+		e.out.begin(page, e.named[:0], max(shadow, out.room+beyond))
+		call(e.strategy, page, &e.out)
+		for _, named := range e.out.take() {
+			a.note(named, e.bit)
+			out.pick(named)
+		}
+		if by&e.bit != 0 && a.rightest(i+1) <= 2*e.score {
+			out.room = 0
+		}
+	}
+}
+
+// note writes into the ledger that page is foretold.
+func (a *auto) note(page uint64, bit uint8) {
 	l := &a.ledger[place(page)]
 	if l.page != page {
-		l.by = 0
+		l.page, l.by = page, 0
+	}
+	l.by |= bit
+}
+
+// learn moves the scores and returns who had foretold page.
+func (a *auto) learn(page uint64) uint8 {
+	l := &a.ledger[place(page)]
+	if l.page != page {
+		l.page, l.by = page, 0
 	}
 	for _, e := range a.experts {
 		right := 0
@@ -79,19 +97,14 @@ func (a *auto) learn(page uint64) {
 		}
 		e.score += (right - e.score) / memory
 	}
-	slices.SortStableFunc(a.experts, func(x, y *expert) int { return y.score - x.score })
+	return l.by
 }
 
-// ask lets one expert name pages, notes all of them and picks what there is room for.
-func (a *auto) ask(e *expert, call func(strategy, uint64, *picker), page uint64, out *picker) {
-	e.out.begin(page, e.named[:0], max(shadow, out.room+beyond))
-	call(e.strategy, page, &e.out)
-	for _, named := range e.out.take() {
-		l := &a.ledger[place(named)]
-		if l.page != named {
-			l.page, l.by = named, 0
-		}
-		l.by |= e.bit
-		out.pick(named)
+// rightest returns the best score of the experts from i on.
+func (a *auto) rightest(i int) int {
+	best := 0
+	for _, e := range a.experts[i:] {
+		best = max(best, e.score)
 	}
+	return best
 }

@@ -23,7 +23,7 @@ type pagetable struct {
 	index   []uint32          // of entries by hash of their target: the entry's number + 1
 	scratch [entries]uint64
 
-	virtual [2]strategy
+	virtual strategy
 	picker  picker // of entries
 }
 
@@ -43,7 +43,7 @@ func newPagetable(o *Options) strategy {
 		Wanted: func(number uint64) bool { t := p.target(number); return t != 0 && o.wanted(t&^largeTarget) },
 	}
 	p.picker.options = entry
-	p.virtual = [2]strategy{newStride(entry), newAround(entry)}
+	p.virtual = newTeam(entry, newStride, newMarkov, newAround)
 	return p
 }
 
@@ -85,9 +85,7 @@ func (p *pagetable) entryOf(target uint64) (uint64, bool) {
 
 func (p *pagetable) miss(page uint64, out *picker) {
 	if number, ok := p.entryOf(page); ok {
-		for _, s := range p.virtual {
-			p.ask(s.miss, number, out)
-		}
+		p.ask(p.virtual.miss, number, out)
 		return
 	}
 	p.inLarge(page, out)
@@ -95,9 +93,7 @@ func (p *pagetable) miss(page uint64, out *picker) {
 
 func (p *pagetable) hit(page uint64, out *picker) {
 	if number, ok := p.entryOf(page); ok {
-		for _, s := range p.virtual {
-			p.ask(s.hit, number, out)
-		}
+		p.ask(p.virtual.hit, number, out)
 	}
 }
 

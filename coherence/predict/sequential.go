@@ -9,7 +9,7 @@ func newSequential(*Options) strategy { return &sequential{run: newStream(0, 1, 
 
 func (s *sequential) miss(page uint64, out *picker) {
 	if s.run.continues(page, out.options) {
-		s.run.grow(out.room)
+		s.run.grow(out)
 	} else {
 		s.run = newStream(page, 1, max(1, s.run.window/2))
 	}

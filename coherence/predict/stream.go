@@ -87,8 +87,9 @@ func (s *stream) advance(page uint64, out *picker) {
 	}
 }
 
-// grow doubles the window after the guest has followed the stream.
-func (s *stream) grow(most int) { s.window = max(s.window, min(2*s.window, most)) }
+// grow doubles the window after the guest has followed the stream, to at most two requests of the
+// size that the caller makes now: one on the way while the guest uses the other.
+func (s *stream) grow(out *picker) { s.window = max(s.window, min(2*s.window, 2*out.room)) }
 
 // hit advances when half of the window is used up, so that requests are not for single pages.
 func (s *stream) hit(page uint64, out *picker) {
@@ -96,6 +97,6 @@ func (s *stream) hit(page uint64, out *picker) {
 		s.touched = page
 		return
 	}
-	s.grow(out.room)
+	s.grow(out)
 	s.advance(page, out)
 }

@@ -1,13 +1,14 @@
 package predict
 
 const (
-	streams     = 16
-	history     = 32
-	firstWindow = 4
-	strideReach = 1 << 16 // the longest stride: 256 MiB
-	gapReach    = 4096    // how far apart misses may be that are tried with gaps
-	gapMisses   = 6       // the latest of these that are tried with gaps
-	longestGap  = 8       // in strides
+	streams      = 16
+	history      = 32
+	firstWindow  = 4
+	provenWindow = 16      // a stride that has come so far needs two misses only to be known elsewhere
+	strideReach  = 1 << 16 // the longest stride: 256 MiB
+	gapReach     = 4096    // how far apart misses may be that are tried with gaps
+	gapMisses    = 6       // the latest of these that are tried with gaps
+	longestGap   = 8       // in strides
 )
 
 // stride follows several streams at a time, since several processors fault: each at a distance
@@ -29,7 +30,7 @@ func newStride(*Options) strategy { return &stride{} }
 
 func (s *stride) miss(page uint64, out *picker) {
 	if i, ok := s.find(page, func(t *stream) bool { return t.continues(page, out.options) }); ok {
-		s.streams[i].grow(out.room)
+		s.streams[i].grow(out)
 		s.streams[i].advance(page, out)
 		return
 	}
@@ -41,7 +42,12 @@ func (s *stride) hit(page uint64, out *picker) {
 		s.streams[i].hit(page, out)
 		return
 	}
-	s.begin(page, out)
+	s.remember(page)
+}
+
+func (s *stride) remember(page uint64) {
+	s.past[s.count%history] = page
+	s.count++
 }
 
 // find returns the stream with the longest window of those that page belongs to.
@@ -67,8 +73,7 @@ func (s *stride) use(i int) {
 // begin starts a stream at page if the past shows one, in the place of the one that rests longest.
 func (s *stride) begin(page uint64, out *picker) {
 	distance := s.detect(page, out.options)
-	s.past[s.count%history] = page
-	s.count++
+	s.remember(page)
 	if distance == 0 {
 		return
 	}
@@ -78,9 +83,20 @@ func (s *stride) begin(page uint64, out *picker) {
 			oldest = i
 		}
 	}
-	s.streams[oldest] = newStream(page, distance, firstWindow)
+	s.streams[oldest] = newStream(page, distance, max(firstWindow, s.known(distance)))
 	s.use(oldest)
 	s.streams[oldest].advance(page, out)
+}
+
+// known returns the longest window of the streams with this distance, 0 if there is none.
+func (s *stride) known(distance int64) int {
+	window := 0
+	for i := range s.streams {
+		if s.used[i] != 0 && s.streams[i].stride == distance {
+			window = max(window, s.streams[i].window)
+		}
+	}
+	return window
 }
 
 // back returns the touch before the last i touches.
@@ -91,7 +107,7 @@ func (s *stride) detect(page uint64, o *Options) int64 {
 	known := int(min(s.count, history))
 	for i := range known {
 		d := int64(page - s.back(i))
-		if d == 1 || d == -1 {
+		if d == 1 || d == -1 || i == 0 && d != 0 && s.known(d) >= provenWindow {
 			return d
 		}
 		if d == 0 || d > strideReach || d < -strideReach {
