@@ -1,0 +1,171 @@
+package postcopy
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+const (
+	// predictedPages is how many predicted pages one frame takes: a request that comes meanwhile waits for no more.
+	predictedPages = 4
+	// predictedRequests is how many requests' predictions wait to be sent. The oldest are dropped: the
+	// background brings them, and what was predicted long ago was needed long ago.
+	predictedRequests = 16
+)
+
+// answerer is the fault connection. One goroutine reads requests and writes the missed page itself, so that no
+// hand-over is in its way; another writes what was predicted.
+type answerer struct {
+	server *Server
+	ctx    context.Context
+	conn   Conn
+	missed *wire.Batch // of readRequests
+
+	writing sync.Mutex // held for one frame
+
+	mu      sync.Mutex
+	waiting [][]uint64    // predicted pages by request, the newest last; at most predictedRequests
+	more    chan struct{} // waiting is not empty
+}
+
+func newAnswerer(s *Server, ctx context.Context, conn Conn) *answerer {
+	return &answerer{server: s, ctx: ctx, conn: conn, missed: wire.NewBatch(wire.MinBatchBytes), more: make(chan struct{}, 1)}
+}
+
+func (a *answerer) readRequests() error {
+	takes := wire.Of(wire.TypeRequest)
+	for {
+		f, err := a.conn.Reader.Next(takes)
+		if err != nil {
+			return connectionError(err)
+		}
+		var req request
+		if err := req.decode(f.Payload); err != nil {
+			return err
+		}
+		if err := a.answer(&req); err != nil {
+			return err
+		}
+	}
+}
+
+func (a *answerer) answer(req *request) error {
+	s := a.server
+	s.stats.requests.Add(1)
+	for _, page := range req.pages[:req.count] {
+		if !s.pages.has(page) {
+			return protocolErrorf("%s of page %#x, which the destination does not lack", wire.TypeRequest, page)
+		}
+	}
+	missed := req.pages[0]
+	s.gate.close()
+	err := a.sendMissed(missed)
+	s.gate.reopen()
+	// The next pages are the likeliest to be wanted next.
+	s.cursor.Store(missed + 1)
+	a.queue(req)
+	return err
+}
+
+// sendMissed sends the page alone in a frame. One that went out on this connection before is on its way.
+func (a *answerer) sendMissed(page uint64) error {
+	s := a.server
+	if !s.urged.add(page) {
+		return nil
+	}
+	claimed := s.unsent.take(page)
+	if !claimed {
+		s.stats.again.Add(1)
+	}
+	a.missed.Reset()
+	if err := s.encode(page, !claimed, a.missed); err != nil {
+		return err
+	}
+	return a.write(a.missed)
+}
+
+func (a *answerer) write(b *wire.Batch) error {
+	b.Seal()
+	a.writing.Lock()
+	defer a.writing.Unlock()
+	a.server.stats.faultBytes.Add(uint64(wire.HeaderBytes + b.SizeBytes()))
+	return a.conn.send(a.ctx, a.server.opts.PeerTimeout, func() error { return a.conn.Writer.Batch(b) })
+}
+
+// queue leaves the predicted pages to the other goroutine, before those of older requests.
+func (a *answerer) queue(req *request) {
+	if req.count == 1 {
+		return
+	}
+	a.mu.Lock()
+	if len(a.waiting) == predictedRequests {
+		a.waiting = slices.Delete(a.waiting, 0, 1)
+	}
+	a.waiting = append(a.waiting, slices.Clone(req.pages[1:req.count]))
+	a.mu.Unlock()
+	select {
+	case a.more <- struct{}{}:
+	default: // it has been told
+	}
+}
+
+func (a *answerer) sendPredicted() error {
+	batch := wire.NewBatch(predictedPages * wire.MinBatchBytes)
+	for {
+		select {
+		case <-a.more:
+		case <-a.ctx.Done():
+			return nil
+		}
+		for {
+			a.server.gate.pass()
+			pages := a.claimPredicted()
+			if len(pages) == 0 {
+				break
+			}
+			batch.Reset()
+			for _, page := range pages {
+				if err := a.server.encode(page, false, batch); err != nil {
+					return err
+				}
+			}
+			if err := a.write(batch); err != nil {
+				return err
+			}
+			a.server.stats.predicted.Add(uint64(len(pages)))
+		}
+	}
+}
+
+// claimPredicted claims pages for one frame, of the newest request that has some left, and returns them in
+// ascending order.
+func (a *answerer) claimPredicted() []uint64 {
+	s := a.server
+	var claimed [predictedPages]uint64
+	n := 0
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for n == 0 && len(a.waiting) > 0 {
+		newest := len(a.waiting) - 1
+		rest := a.waiting[newest]
+		for n < predictedPages && len(rest) > 0 {
+			page := rest[0]
+			rest = rest[1:]
+			// Between the two readRequests may send the page whole, as one that somebody else has claimed.
+			if s.unsent.take(page) && s.urged.add(page) {
+				claimed[n] = page
+				n++
+			}
+		}
+		a.waiting[newest] = rest
+		if len(rest) == 0 {
+			a.waiting = a.waiting[:newest]
+		}
+	}
+	pages := claimed[:n]
+	slices.Sort(pages)
+	return pages
+}

@@ -1,0 +1,96 @@
+package postcopy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fineline-vmm/fineline/memory"
+)
+
+// Memory is the guest memory that a Pager fills: *memory.Demand. All methods are safe for concurrent use.
+type Memory interface {
+	// Next returns an absent page that somebody waits for, each once until it is filled. It waits until there is one.
+	Next(ctx context.Context) (memory.GPA, error)
+	// Fill lends an absent page, with its old content, to fn for writing and makes it present. False: the page is not
+	// absent, and fn was not called.
+	Fill(gpa memory.GPA, fn func(page []byte) error) (bool, error)
+	FillZero(gpa memory.GPA) (bool, error)
+	Has(gpa memory.GPA) bool // it is absent
+	Len() uint64             // how many are
+	Absent() *memory.PageSet
+}
+
+// Predictor is coherence/predict's. The Pager calls it under a lock.
+type Predictor interface {
+	// Miss says that the guest waited for the page, and appends to dst at most n pages that it will want next, best first.
+	Miss(page uint64, dst []uint64, n int) []uint64
+	// Arrived shows the content of a page that was just stored because it was asked for.
+	Arrived(page uint64, content []byte)
+}
+
+// PagerOptions configures NewPager. The zero value is good.
+type PagerOptions struct {
+	Predictor Predictor // nil: none
+	// PeerTimeout is how long a request may go unanswered, and all connections bring nothing while pages are absent; 0: DefaultPeerTimeout.
+	PeerTimeout time.Duration
+}
+
+// Pager is the destination's half: it asks for the pages that somebody waits for and stores what arrives. Stats and Absent
+// may be called at any time; one Run runs at a time.
+type Pager struct {
+	mem    Memory
+	opts   PagerOptions
+	misses *misses
+	guess  *guesser
+	stats  pagerCounters
+}
+
+// NewPager returns a pager of the absent pages of mem.
+func NewPager(mem Memory, opts PagerOptions) *Pager {
+	if opts.PeerTimeout == 0 {
+		opts.PeerTimeout = DefaultPeerTimeout
+	}
+	return &Pager{mem: mem, opts: opts, misses: newMisses(), guess: newGuesser(opts.Predictor)}
+}
+
+// Absent returns the pages that are absent now: what the source is sent before a Run over new connections, and gives to
+// Server.Reset. Pages may arrive only in Run, so between two Runs it stays as it is.
+func (p *Pager) Absent() *memory.PageSet { return p.mem.Absent() }
+
+// errComplete ends a run's goroutines when nothing is absent.
+var errComplete = errors.New("every page is there")
+
+// Run fetches pages until none is absent, and returns nil then. On an error (of a connection: ErrConnectionLost,
+// ErrPeerSilent or wire.ErrProtocol; of the memory; the cause of ctx) everything that arrived stays, and a new Run with new connections
+// goes on, with the requests that were not answered first. Their time is counted from then, since the guest is paused in between.
+func (p *Pager) Run(ctx context.Context, fault Conn, background []Conn) error {
+	if p.mem.Len() == 0 {
+		return nil
+	}
+	r := newRun(p, ctx, fault, background)
+	r.start()
+	err := r.wait()
+	if errors.Is(err, errComplete) {
+		return nil
+	}
+	return err
+}
+
+// Stats may be called at any time.
+func (p *Pager) Stats() PagerStats {
+	c := &p.stats
+	return PagerStats{
+		Latency: p.misses.summary(),
+		Faults:  c.faults.Load(), FaultsLocal: c.local.Load(), FaultsCaught: c.caught.Load(),
+		PagesFault: c.fault.Load(), PagesPredicted: c.predicted.Load(), PagesBackground: c.background.Load(),
+		PagesLate: c.late.Load(), PredictedAsked: c.predictedAsked.Load(),
+		PredictedRight: c.predictedRight.Load(), PredictedWrong: c.predictedWrong.Load(), Bytes: c.bytes.Load(),
+	}
+}
+
+// silence is the error of a peer that did not do its part for the timeout.
+func (p *Pager) silence(format string, args ...any) error {
+	return fmt.Errorf("%w: %s for %v", ErrPeerSilent, fmt.Sprintf(format, args...), p.opts.PeerTimeout)
+}

@@ -1,0 +1,134 @@
+package postcopy
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+// run is one Run of a Pager over one set of connections.
+type run struct {
+	*Pager
+	*group
+	fault      Conn
+	background []Conn
+	// begin is when it began; arrived is when a frame last came, in ns after it.
+	begin   time.Time
+	arrived atomic.Int64
+
+	owed  *pageBits    // absent when the run began, and not brought by a background stream yet: each is brought by one at most
+	asked *pageBits    // asked for and not brought by the fault connection yet
+	ended atomic.Int32 // background streams that brought their ROUND_END
+}
+
+func newRun(p *Pager, ctx context.Context, fault Conn, background []Conn) *run {
+	absent := p.mem.Absent()
+	return &run{
+		Pager: p, group: newGroup(ctx, append([]Conn{fault}, background...)),
+		fault: fault, background: background, begin: time.Now(),
+		owed: pageBitsOf(absent), asked: newPageBits(absent),
+	}
+}
+
+func (r *run) start() {
+	r.group.start(r.readFaults)
+	r.group.start(r.watch)
+	r.group.start(newArrivals(r, r.fault, onFault).read)
+	for i := range r.background {
+		r.group.start(newArrivals(r, r.background[i], onBackground).read)
+	}
+}
+
+// readFaults asks for what somebody waits for. It alone writes to the fault connection, so that between a fault and its request
+// there is no hand-over.
+func (r *run) readFaults() error {
+	for _, page := range r.misses.restart(r.begin) {
+		if err := r.ask(page); err != nil {
+			return err
+		}
+	}
+	for {
+		gpa, err := r.mem.Next(r.ctx)
+		if err != nil {
+			if r.ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		page := pageNumber(gpa)
+		r.misses.open(page, time.Now())
+		if err := r.ask(page); err != nil {
+			return err
+		}
+	}
+}
+
+// ask sends for a page that somebody waits for, with the predicted ones behind it.
+func (r *run) ask(page uint64) error {
+	if !r.mem.Has(pageGPA(page)) {
+		r.misses.settle(page)
+		r.stats.local.Add(1)
+		return nil
+	}
+	r.stats.faults.Add(1)
+	if !r.asked.add(page) {
+		// It was predicted. The source sends it next, unless it is on its way.
+		r.stats.caught.Add(1)
+	}
+	var req request
+	req.add(page)
+	right := r.guess.miss(page, func(next uint64) bool {
+		if !r.owed.has(next) || !r.mem.Has(pageGPA(next)) || !r.asked.add(next) {
+			return false
+		}
+		req.add(next)
+		return true
+	})
+	r.countGuess(right, req.count-1)
+	var buf [8 * maxRequest]byte
+	return r.fault.send(r.ctx, r.opts.PeerTimeout, func() error {
+		return r.fault.Writer.Bytes(wire.TypeRequest, req.encode(&buf))
+	})
+}
+
+func (r *run) countGuess(right bool, asked int) {
+	if r.guess.pred == nil {
+		return
+	}
+	if right {
+		r.stats.predictedRight.Add(1)
+	} else {
+		r.stats.predictedWrong.Add(1)
+	}
+	r.stats.predictedAsked.Add(uint64(asked))
+}
+
+// watch ends the run when the peer is silent. There is no heartbeat: a source that has pages to bring brings some.
+func (r *run) watch() error {
+	timeout := r.opts.PeerTimeout
+	ticks := time.NewTicker(max(timeout/8, time.Millisecond))
+	defer ticks.Stop()
+	for {
+		select {
+		case <-r.ctx.Done():
+			return nil
+		case <-ticks.C:
+		}
+		if page, since, ok := r.misses.oldest(); ok && time.Since(since) > timeout {
+			return r.silence("page %#x did not come", page)
+		}
+		if time.Since(r.begin)-time.Duration(r.arrived.Load()) > timeout {
+			return r.silence("nothing came")
+		}
+	}
+}
+
+// complete ends the run if nothing is absent.
+func (r *run) complete() error {
+	if r.mem.Len() == 0 {
+		return errComplete
+	}
+	return nil
+}

@@ -1,0 +1,68 @@
+package postcopy
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// ServerStats is what a Server has done since it was made. Pages sent twice count twice.
+type ServerStats struct {
+	Requests        uint64 `json:"requests"`         // frames
+	PagesAgain      uint64 `json:"pages_again"`      // asked for though claimed before
+	PagesPredicted  uint64 `json:"pages_predicted"`  // sent because they were predicted
+	PagesBackground uint64 `json:"pages_background"` // sent unasked
+	FaultBytes      uint64 `json:"fault_bytes"`      // on fault connections, headers included
+	BackgroundBytes uint64 `json:"background_bytes"`
+}
+
+type serverCounters struct {
+	requests, again, predicted, background atomic.Uint64
+	faultBytes, backgroundBytes            atomic.Uint64
+}
+
+// Stats may be called at any time.
+func (s *Server) Stats() ServerStats {
+	c := &s.stats
+	return ServerStats{
+		Requests: c.requests.Load(), PagesAgain: c.again.Load(), PagesPredicted: c.predicted.Load(),
+		PagesBackground: c.background.Load(), FaultBytes: c.faultBytes.Load(), BackgroundBytes: c.backgroundBytes.Load(),
+	}
+}
+
+// PagerStats is what a Pager has done since it was made.
+type PagerStats struct {
+	Latency Latency `json:"latency"` // of page requests
+
+	Faults       uint64 `json:"faults"`        // pages that somebody waited for and that were asked for
+	FaultsLocal  uint64 `json:"faults_local"`  // pages that arrived before they could be asked for
+	FaultsCaught uint64 `json:"faults_caught"` // of Faults, those that were predicted and on their way
+
+	PagesFault      uint64 `json:"pages_fault"`      // stored because they were asked for after a miss
+	PagesPredicted  uint64 `json:"pages_predicted"`  // stored because they were predicted, before anybody waited
+	PagesBackground uint64 `json:"pages_background"` // stored from the background
+	PagesLate       uint64 `json:"pages_late"`       // dropped: they were there already
+
+	PredictedAsked uint64 `json:"predicted_asked"` // pages asked for because they were predicted
+	// PredictedRight and PredictedWrong count the misses that the predictor had named beforehand, and those that it had
+	// not: what can be seen of its quality, since the use of a page that is there is not seen.
+	PredictedRight uint64 `json:"predicted_right"`
+	PredictedWrong uint64 `json:"predicted_wrong"`
+
+	Bytes uint64 `json:"bytes"` // payloads of PAGES that were stored or dropped
+}
+
+// Latency is the distribution of the times from the instant at which a miss was seen here to that at which the page was
+// in place.
+type Latency struct {
+	Count uint64        `json:"count"`
+	P50   time.Duration `json:"p50_ns"`
+	P99   time.Duration `json:"p99_ns"`
+	Max   time.Duration `json:"max_ns"`
+}
+
+type pagerCounters struct {
+	faults, local, caught                 atomic.Uint64
+	fault, predicted, background, late    atomic.Uint64
+	predictedAsked                        atomic.Uint64
+	predictedRight, predictedWrong, bytes atomic.Uint64
+}
