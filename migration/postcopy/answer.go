@@ -37,36 +37,37 @@ func newAnswerer(s *Server, ctx context.Context, conn Conn) *answerer {
 
 func (a *answerer) readRequests() error {
 	takes := wire.Of(wire.TypeRequest)
+	var pages []uint64
 	for {
 		f, err := a.conn.Reader.Next(takes)
 		if err != nil {
 			return connectionError(err)
 		}
-		var req request
-		if err := req.decode(f.Payload); err != nil {
+		if pages, err = wire.DecodeRequest(pages[:0], f.Payload); err != nil {
 			return err
 		}
-		if err := a.answer(&req); err != nil {
+		if err := a.answer(pages); err != nil {
 			return err
 		}
 	}
 }
 
-func (a *answerer) answer(req *request) error {
+// answer sends the first page, and leaves the others to the other goroutine.
+func (a *answerer) answer(pages []uint64) error {
 	s := a.server
 	s.stats.requests.Add(1)
-	for _, page := range req.pages[:req.count] {
+	for _, page := range pages {
 		if !s.pages.has(page) {
 			return protocolErrorf("%s of page %#x, which the destination does not lack", wire.TypeRequest, page)
 		}
 	}
-	missed := req.pages[0]
+	missed := pages[0]
 	s.gate.close()
 	err := a.sendMissed(missed)
 	s.gate.reopen()
 	// The next pages are the likeliest to be wanted next.
 	s.cursor.Store(missed + 1)
-	a.queue(req)
+	a.queue(pages[1:])
 	return err
 }
 
@@ -96,15 +97,15 @@ func (a *answerer) write(b *wire.Batch) error {
 }
 
 // queue leaves the predicted pages to the other goroutine, before those of older requests.
-func (a *answerer) queue(req *request) {
-	if req.count == 1 {
+func (a *answerer) queue(pages []uint64) {
+	if len(pages) == 0 {
 		return
 	}
 	a.mu.Lock()
 	if len(a.waiting) == predictedRequests {
 		a.waiting = slices.Delete(a.waiting, 0, 1)
 	}
-	a.waiting = append(a.waiting, slices.Clone(req.pages[1:req.count]))
+	a.waiting = append(a.waiting, slices.Clone(pages))
 	a.mu.Unlock()
 	select {
 	case a.more <- struct{}{}:

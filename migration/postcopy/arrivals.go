@@ -1,6 +1,7 @@
 package postcopy
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/fineline-vmm/fineline/memory"
@@ -24,24 +25,33 @@ type arrivals struct {
 
 	pages uint64 // brought
 
-	// The record that is being stored, for the closure that stores it: nothing is allocated per page.
-	content []byte
-	store   func(page []byte) error
+	// What is stored next, and the closures that do it: nothing is allocated per page.
+	content              []byte        // a whole page
+	lines                wire.LineBody // or these lines of it
+	fillWhole, fillLines func(memory.GPA) (bool, error)
+	scratch              [memory.PageSize]byte // copy of a page made of lines, for the predictor
 }
 
 func newArrivals(r *run, conn Conn, role role) *arrivals {
 	a := &arrivals{run: r, conn: conn, role: role}
-	a.store = func(page []byte) error {
+	whole := func(page []byte) error {
 		copy(page, a.content)
 		return nil
 	}
+	edit := func(page []byte) error {
+		err := a.lines.Apply(page)
+		a.content = a.scratch[:copy(a.scratch[:], page)]
+		return err
+	}
+	a.fillWhole = func(gpa memory.GPA) (bool, error) { return a.mem.Fill(gpa, whole) }
+	a.fillLines = func(gpa memory.GPA) (bool, error) { return a.mem.Fill(gpa, edit) }
 	return a
 }
 
 func (a *arrivals) read() error {
-	takes := wire.Of(wire.TypePages)
+	takes := wire.Of(wire.TypePages, wire.TypePagesZstd)
 	if a.role == onBackground {
-		takes = wire.Of(wire.TypePages, wire.TypeRoundEnd)
+		takes = wire.Of(wire.TypePages, wire.TypePagesZstd, wire.TypeRoundEnd)
 	}
 	for {
 		f, err := a.conn.Reader.Next(takes)
@@ -51,6 +61,7 @@ func (a *arrivals) read() error {
 		if f.Type == wire.TypeRoundEnd {
 			return a.roundEnd(f)
 		}
+		a.stats.bytes.Add(uint64(wire.HeaderBytes + f.WireBytes))
 		if err := a.frame(f.Payload); err != nil {
 			return err
 		}
@@ -63,7 +74,6 @@ func (a *arrivals) read() error {
 // frame stores the records of one PAGES frame.
 func (a *arrivals) frame(payload []byte) error {
 	a.arrived.Store(int64(time.Since(a.begin)))
-	a.stats.bytes.Add(uint64(len(payload)))
 	for len(payload) > 0 {
 		rec, rest, err := wire.NextRecord(payload)
 		if err != nil {
@@ -78,26 +88,50 @@ func (a *arrivals) frame(payload []byte) error {
 }
 
 func (a *arrivals) record(rec wire.Record) error {
-	for i := range uint64(rec.Count) {
-		page := rec.First + i
-		if err := a.admit(page); err != nil {
-			return err
+	switch rec.Kind {
+	case wire.KindLines:
+		return a.linesRecord(rec)
+	case wire.KindZero:
+		a.content = zeroPage[:]
+		for i := range uint64(rec.Count) {
+			if err := a.page(rec.First+i, a.mem.FillZero); err != nil {
+				return err
+			}
 		}
-		var filled bool
-		var err error
-		switch rec.Kind {
-		case wire.KindZero:
-			a.content = zeroPage[:]
-			filled, err = a.mem.FillZero(pageGPA(page))
-		default:
-			a.content = rec.Data[i*memory.PageSize:][:memory.PageSize]
-			filled, err = a.mem.Fill(pageGPA(page), a.store)
-		}
-		if err != nil {
-			return err
-		}
-		a.stored(page, filled)
+		return nil
 	}
+	for i := range uint64(rec.Count) {
+		a.content = rec.Data[i*memory.PageSize:][:memory.PageSize]
+		if err := a.page(rec.First+i, a.fillWhole); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *arrivals) linesRecord(rec wire.Record) error {
+	for lines := rec.Lines(); ; {
+		page, body, ok, err := lines.Next()
+		if err != nil || !ok {
+			return err
+		}
+		a.lines = body
+		if err := a.page(page, a.fillLines); err != nil {
+			return err
+		}
+	}
+}
+
+// page stores one page, if this connection may bring it and it is absent still.
+func (a *arrivals) page(page uint64, fill func(memory.GPA) (bool, error)) error {
+	if err := a.admit(page); err != nil {
+		return err
+	}
+	filled, err := fill(pageGPA(page))
+	if err != nil {
+		return fmt.Errorf("cannot store guest page %#x: %w", page, err)
+	}
+	a.stored(page, filled)
 	return nil
 }
 

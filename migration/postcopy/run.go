@@ -21,6 +21,10 @@ type run struct {
 	owed  *pageBits    // absent when the run began, and not brought by a background stream yet: each is brought by one at most
 	asked *pageBits    // asked for and not brought by the fault connection yet
 	ended atomic.Int32 // background streams that brought their ROUND_END
+
+	// Buffers of readFaults.
+	request []uint64
+	payload []byte
 }
 
 func newRun(p *Pager, ctx context.Context, fault Conn, background []Conn) *run {
@@ -77,20 +81,25 @@ func (r *run) ask(page uint64) error {
 		// It was predicted. The source sends it next, unless it is on its way.
 		r.stats.caught.Add(1)
 	}
-	var req request
-	req.add(page)
+	r.request = append(r.request[:0], page)
 	right := r.guess.miss(page, func(next uint64) bool {
-		if !r.owed.has(next) || !r.mem.Has(pageGPA(next)) || !r.asked.add(next) {
+		if !r.wanted(next) {
 			return false
 		}
-		req.add(next)
+		r.asked.add(next)
+		r.request = append(r.request, next)
 		return true
 	})
-	r.countGuess(right, req.count-1)
-	var buf [8 * maxRequest]byte
+	r.countGuess(right, len(r.request)-1)
+	r.payload = wire.AppendRequest(r.payload[:0], r.request)
 	return r.fault.send(r.ctx, r.opts.PeerTimeout, func() error {
-		return r.fault.Writer.Bytes(wire.TypeRequest, req.encode(&buf))
+		return r.fault.Writer.Bytes(wire.TypeRequest, r.payload)
 	})
+}
+
+// wanted says whether it is of use to ask for a page: it is absent and not under way.
+func (r *run) wanted(page uint64) bool {
+	return r.owed.has(page) && !r.asked.has(page) && r.mem.Has(pageGPA(page))
 }
 
 func (r *run) countGuess(right bool, asked int) {

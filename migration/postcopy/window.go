@@ -1,9 +1,11 @@
 package postcopy
 
+import "github.com/fineline-vmm/fineline/migration/wire"
+
 // Limits of the window: how many predicted pages one request names.
 const (
 	minWindow = 1
-	maxWindow = maxRequest - 1
+	maxWindow = wire.MaxRequestPages - 1
 )
 
 // window chooses how many of the predicted pages are asked for. The use of a page that is there is not seen; a miss
@@ -18,7 +20,7 @@ type window struct {
 }
 
 // rememberedPages: of several guest CPUs that miss in turn, each needs its last prediction.
-const rememberedPages = 16 * maxRequest
+const rememberedPages = 16 * wire.MaxRequestPages
 
 func newWindow() *window {
 	return &window{size: 4, named: make(map[uint64]struct{}, rememberedPages)}
