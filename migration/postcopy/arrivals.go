@@ -23,7 +23,8 @@ type arrivals struct {
 	conn Conn
 	role role
 
-	pages uint64 // brought
+	pages    uint64        // brought
+	patience time.Duration // for which the present frame may still yield
 
 	// What is stored next, and the closures that do it: nothing is allocated per page.
 	content              []byte        // a whole page
@@ -74,6 +75,7 @@ func (a *arrivals) read() error {
 // frame stores the records of one PAGES frame.
 func (a *arrivals) frame(payload []byte) error {
 	a.arrived.Store(int64(time.Since(a.begin)))
+	a.patience = framePatience
 	for len(payload) > 0 {
 		rec, rest, err := wire.NextRecord(payload)
 		if err != nil {
@@ -127,12 +129,26 @@ func (a *arrivals) page(page uint64, fill func(memory.GPA) (bool, error)) error 
 	if err := a.admit(page); err != nil {
 		return err
 	}
+	a.yield()
 	filled, err := fill(pageGPA(page))
 	if err != nil {
 		return fmt.Errorf("cannot store guest page %#x: %w", page, err)
 	}
 	a.stored(page, filled)
 	return nil
+}
+
+// framePatience is for how long a frame of the background yields in all. Where answers come from near, that is several of them; where they
+// are long in coming nothing is won by waiting, and 64 KiB in this time is more than such links have.
+const framePatience = 300 * time.Microsecond
+
+// yield has the background wait while somebody waits for a page: where processors are few, the answer needs ours, and while we
+// do not read the source does not write.
+func (a *arrivals) yield() {
+	if a.role != onBackground || a.patience <= 0 {
+		return
+	}
+	a.patience -= a.misses.waitIdle(a.patience)
 }
 
 // admit checks that this connection may bring the page.
@@ -166,7 +182,9 @@ func (a *arrivals) stored(page uint64, filled bool) {
 	default:
 		a.stats.predicted.Add(1)
 	}
-	a.guess.arrived(page, a.content)
+	if a.guess != nil {
+		a.guess.arrived(page, a.content)
+	}
 }
 
 // roundEnd ends a background stream. When all have ended, everything that is still absent has been asked for, and is on its way on the

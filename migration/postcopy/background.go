@@ -12,11 +12,16 @@ type stream struct {
 	ctx    context.Context
 	conn   Conn
 	batch  *wire.Batch
+	zstd   *wire.Compressor // nil: none
 	pages  uint64
 }
 
 func newStream(s *Server, ctx context.Context, conn Conn) *stream {
-	return &stream{server: s, ctx: ctx, conn: conn, batch: wire.NewBatch(s.opts.BatchBytes)}
+	st := &stream{server: s, ctx: ctx, conn: conn, batch: wire.NewBatch(s.opts.BatchBytes)}
+	if s.opts.Compress {
+		st.zstd = wire.NewCompressor()
+	}
+	return st
 }
 
 func (st *stream) run() error {
@@ -58,7 +63,10 @@ func (st *stream) gather() (count int, err error) {
 func (st *stream) send() error {
 	s := st.server
 	st.batch.Seal()
-	size := wire.HeaderBytes + st.batch.SizeBytes()
+	if st.zstd != nil {
+		st.batch.Compress(st.zstd)
+	}
+	size := wire.HeaderBytes + st.batch.WireBytes()
 	if s.opts.Limit != nil {
 		if err := s.opts.Limit(st.ctx, size); err != nil {
 			return err

@@ -204,6 +204,15 @@ func newConn(c net.Conn) Conn {
 	return Conn{Conn: c, Reader: wire.NewReader(c), Writer: wire.NewWriter(c)}
 }
 
+func newTestPager(t testing.TB, m *fakeMemory, predictor string) *Pager {
+	t.Helper()
+	p, err := NewPager(m, PagerOptions{Predictor: predictor, RAM: m.guest.Regions()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // links are the connections of one run.
 type links struct {
 	source, destination []Conn // the first is the fault connection

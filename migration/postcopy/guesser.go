@@ -1,47 +1,48 @@
 package postcopy
 
-import "sync"
+import (
+	"sync"
 
-// guesser is the predictor with its window.
+	"github.com/fineline-vmm/fineline/coherence/predict"
+	"github.com/fineline-vmm/fineline/memory"
+)
+
+// guesser is a predictor with the window that says how much of it is believed.
 type guesser struct {
-	mu     sync.Mutex
-	pred   Predictor // nil: none
+	mu     sync.Mutex // guards all below but chosen
+	pred   predict.Predictor
 	window *window
-	buf    []uint64
+	named  []uint64
+	wanted func(page uint64) bool // during a call of the predictor
+
+	chosen []uint64 // of the last miss: what to ask for, best first
 }
 
-func newGuesser(pred Predictor) *guesser {
-	return &guesser{pred: pred, window: newWindow()}
-}
-
-// miss tells the predictor of a miss, and calls take with the pages that it names, best first, until take has taken as many as
-// the window allows. It reports whether the page had been named before.
-func (g *guesser) miss(page uint64, take func(page uint64) bool) (right bool) {
-	if g.pred == nil {
-		return false
+func newGuesser(name string, ram []memory.Region) (*guesser, error) {
+	g := &guesser{window: newWindow()}
+	o := predict.Options{Wanted: func(page uint64) bool { return g.wanted(page) }}
+	for _, r := range ram {
+		o.RAM = append(o.RAM, predict.Range{First: pageNumber(r.Base), Pages: r.SizeBytes / memory.PageSize})
 	}
+	var err error
+	g.pred, err = predict.New(name, o)
+	return g, err
+}
+
+// miss tells the predictor of a miss and sets chosen. It reports whether the page had been named before.
+func (g *guesser) miss(page uint64, wanted func(page uint64) bool) (right bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	right = g.window.missed(page)
-	g.buf = g.pred.Miss(page, g.buf[:0], g.window.ask())
-	g.window.remember(g.buf)
-	left := g.window.size
-	for _, next := range g.buf {
-		if left == 0 {
-			break
-		}
-		if next != page && take(next) {
-			left--
-		}
-	}
+	g.wanted = wanted
+	g.named = g.pred.Miss(page, g.named[:0], g.window.ask())
+	g.window.remember(g.named)
+	g.chosen = g.named[:min(len(g.named), g.window.size)]
 	return right
 }
 
 // arrived shows a page that was asked for.
 func (g *guesser) arrived(page uint64, content []byte) {
-	if g.pred == nil {
-		return
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.pred.Arrived(page, content)

@@ -16,6 +16,7 @@ type misses struct {
 
 	mu      sync.Mutex
 	since   map[uint64]time.Time
+	idle    chan struct{}           // closed when nobody waits any more; nil when nobody does
 	latency *hdrhistogram.Histogram // in ns
 }
 
@@ -36,6 +37,9 @@ func (m *misses) open(page uint64, now time.Time) {
 	defer m.mu.Unlock()
 	m.since[page] = now
 	m.waiting.Store(int32(len(m.since)))
+	if m.idle == nil {
+		m.idle = make(chan struct{})
+	}
 }
 
 // settle ends a miss of a page that is in place now, and reports whether there was one.
@@ -52,7 +56,30 @@ func (m *misses) settle(page uint64) bool {
 	_ = m.latency.RecordValue(int64(min(time.Since(since), maxLatency))) // it is in range
 	delete(m.since, page)
 	m.waiting.Store(int32(len(m.since)))
+	if len(m.since) == 0 {
+		close(m.idle)
+		m.idle = nil
+	}
 	return true
+}
+
+// waitIdle waits until nobody waits, for limit at most, and returns for how long it did.
+func (m *misses) waitIdle(limit time.Duration) time.Duration {
+	if m.waiting.Load() == 0 {
+		return 0
+	}
+	m.mu.Lock()
+	idle := m.idle
+	m.mu.Unlock()
+	if idle == nil {
+		return 0
+	}
+	begin := time.Now()
+	select {
+	case <-idle:
+	case <-time.After(limit):
+	}
+	return time.Since(begin)
 }
 
 // restart begins the times of all misses anew, and returns their pages: the guest was paused, and they are asked for again.

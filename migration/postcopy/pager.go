@@ -22,17 +22,12 @@ type Memory interface {
 	Absent() *memory.PageSet
 }
 
-// Predictor is coherence/predict's. The Pager calls it under a lock.
-type Predictor interface {
-	// Miss says that the guest waited for the page, and appends to dst at most n pages that it will want next, best first.
-	Miss(page uint64, dst []uint64, n int) []uint64
-	// Arrived shows the content of a page that was just stored because it was asked for.
-	Arrived(page uint64, content []byte)
-}
-
 // PagerOptions configures NewPager. The zero value is good.
 type PagerOptions struct {
-	Predictor Predictor // nil: none
+	// Predictor is one of predict.Names; "": none.
+	Predictor string
+	// RAM is the guest's memory; only a predictor needs it.
+	RAM []memory.Region
 	// PeerTimeout is how long a request may go unanswered, and all connections bring nothing while pages are absent; 0: DefaultPeerTimeout.
 	PeerTimeout time.Duration
 }
@@ -43,16 +38,22 @@ type Pager struct {
 	mem    Memory
 	opts   PagerOptions
 	misses *misses
-	guess  *guesser
+	guess  *guesser // nil: none
 	stats  pagerCounters
 }
 
-// NewPager returns a pager of the absent pages of mem.
-func NewPager(mem Memory, opts PagerOptions) *Pager {
+// NewPager returns a pager of the absent pages of mem. It fails if there is no such predictor, or no RAM for it.
+func NewPager(mem Memory, opts PagerOptions) (*Pager, error) {
 	if opts.PeerTimeout == 0 {
 		opts.PeerTimeout = DefaultPeerTimeout
 	}
-	return &Pager{mem: mem, opts: opts, misses: newMisses(), guess: newGuesser(opts.Predictor)}
+	p := &Pager{mem: mem, opts: opts, misses: newMisses()}
+	if opts.Predictor == "" {
+		return p, nil
+	}
+	var err error
+	p.guess, err = newGuesser(opts.Predictor, opts.RAM)
+	return p, err
 }
 
 // Absent returns the pages that are absent now: what the source is sent before a Run over new connections, and gives to

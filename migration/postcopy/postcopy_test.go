@@ -45,30 +45,18 @@ func (m *fakeMemory) guests(n int, seed uint64, stop <-chan struct{}) (wait func
 	}
 }
 
-// sequential predicts the pages that follow.
-type sequential struct{}
-
-func (sequential) Miss(page uint64, dst []uint64, n int) []uint64 {
-	for i := range n {
-		dst = append(dst, page+1+uint64(i))
-	}
-	return dst
-}
-
-func (sequential) Arrived(uint64, []byte) {}
-
 func TestDelivers(t *testing.T) {
 	for _, tc := range []struct {
 		name       string
 		cpus       int
 		background int
-		predictor  Predictor
+		predictor  string
 	}{
-		{"background alone", 0, 1, nil},
-		{"several streams", 0, 4, nil},
-		{"one CPU", 1, 1, nil},
-		{"four CPUs, predicted", 4, 2, sequential{}},
-		{"no background", 2, 0, sequential{}},
+		{"background alone", 0, 1, ""},
+		{"several streams", 0, 4, ""},
+		{"one CPU", 1, 1, ""},
+		{"four CPUs, predicted", 4, 2, "sequential"},
+		{"no background", 2, 0, "sequential"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			const seed = 4
@@ -76,7 +64,7 @@ func TestDelivers(t *testing.T) {
 			all := setOf(source, allPages(source)...)
 			m := newFakeMemory(newGuest(t, 2000), all)
 			s := NewServer(source, all, ServerOptions{})
-			p := NewPager(m, PagerOptions{Predictor: tc.predictor})
+			p := newTestPager(t, m, tc.predictor)
 			wait := m.guests(tc.cpus, seed, nil)
 			serveErr, err := runBoth(s, p, newLinks(t, tc.background))
 			if err != nil || !errors.Is(serveErr, context.Canceled) {

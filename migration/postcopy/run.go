@@ -2,6 +2,7 @@ package postcopy
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -41,7 +42,7 @@ func (r *run) start() {
 	r.group.start(r.watch)
 	r.group.start(newArrivals(r, r.fault, onFault).read)
 	for i := range r.background {
-		r.group.start(newArrivals(r, r.background[i], onBackground).read)
+		r.group.startBackground(newArrivals(r, r.background[i], onBackground).read)
 	}
 }
 
@@ -55,11 +56,14 @@ func (r *run) readFaults() error {
 	}
 	for {
 		gpa, err := r.mem.Next(r.ctx)
-		if err != nil {
-			if r.ctx.Err() != nil {
-				return nil
-			}
-			return err
+		switch {
+		case err == nil:
+		case r.ctx.Err() != nil:
+			return nil
+		case r.mem.Len() == 0: // a memory that is complete has no next
+			return errComplete
+		default:
+			return fmt.Errorf("cannot learn what is waited for: %w", err)
 		}
 		page := pageNumber(gpa)
 		r.misses.open(page, time.Now())
@@ -82,36 +86,33 @@ func (r *run) ask(page uint64) error {
 		r.stats.caught.Add(1)
 	}
 	r.request = append(r.request[:0], page)
-	right := r.guess.miss(page, func(next uint64) bool {
-		if !r.wanted(next) {
-			return false
-		}
-		r.asked.add(next)
-		r.request = append(r.request, next)
-		return true
-	})
-	r.countGuess(right, len(r.request)-1)
+	r.predict(page)
 	r.payload = wire.AppendRequest(r.payload[:0], r.request)
 	return r.fault.send(r.ctx, r.opts.PeerTimeout, func() error {
 		return r.fault.Writer.Bytes(wire.TypeRequest, r.payload)
 	})
 }
 
-// wanted says whether it is of use to ask for a page: it is absent and not under way.
-func (r *run) wanted(page uint64) bool {
-	return r.owed.has(page) && !r.asked.has(page) && r.mem.Has(pageGPA(page))
-}
-
-func (r *run) countGuess(right bool, asked int) {
-	if r.guess.pred == nil {
+// predict appends to the request what the predictor names and the window allows.
+func (r *run) predict(missed uint64) {
+	if r.guess == nil {
 		return
 	}
-	if right {
+	if r.guess.miss(missed, r.wanted) {
 		r.stats.predictedRight.Add(1)
 	} else {
 		r.stats.predictedWrong.Add(1)
 	}
-	r.stats.predictedAsked.Add(uint64(asked))
+	for _, page := range r.guess.chosen {
+		r.asked.add(page)
+		r.request = append(r.request, page)
+	}
+	r.stats.predictedAsked.Add(uint64(len(r.guess.chosen)))
+}
+
+// wanted says whether it is of use to ask for a page: it is absent and not under way.
+func (r *run) wanted(page uint64) bool {
+	return r.owed.has(page) && !r.asked.has(page) && r.mem.Has(pageGPA(page))
 }
 
 // watch ends the run when the peer is silent. There is no heartbeat: a source that has pages to bring brings some.

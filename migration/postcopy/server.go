@@ -29,6 +29,8 @@ type ServerOptions struct {
 	// Limit, if set, is asked before each frame of the background, and waits as long as the bandwidth allowed
 	// demands. Answers to requests do not wait. It is called by several goroutines at a time.
 	Limit func(ctx context.Context, sizeBytes int) error
+	// Compress sends background frames as zstd. The answers to requests are not compressed.
+	Compress bool
 	// BatchBytes is the size of a frame of the background; 0: DefaultBatchBytes.
 	BatchBytes int
 	// PeerTimeout is how long the peer may take none of a frame; 0: DefaultPeerTimeout.
@@ -117,7 +119,7 @@ func (s *Server) Serve(ctx context.Context, fault Conn, background []Conn) error
 	g.start(a.sendPredicted)
 	for i := range background {
 		st := newStream(s, g.ctx, background[i])
-		g.start(st.run)
+		g.startBackground(st.run)
 	}
 	return g.wait()
 }
