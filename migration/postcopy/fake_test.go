@@ -235,21 +235,24 @@ func (l *links) close() {
 	}
 }
 
-// runBoth serves and pages over the links until the pager returns, and returns both errors. As the callers do, it then
-// stops the server.
+// runBoth serves and pages over the links until both have returned, and returns both errors. As the callers do, each side
+// closes its connections when it fails, and the source is told when the destination has everything.
 func runBoth(s *Server, p *Pager, l *links) (serveErr, runErr error) {
 	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, l.source[0], l.source[1:]) }()
+	go func() {
+		err := s.Serve(ctx, l.source[0], l.source[1:])
+		l.close()
+		done <- err
+	}()
 	runErr = p.Run(context.Background(), l.destination[0], l.destination[1:])
-	if runErr != nil {
-		l.close() // the peer learns of it so
-	} else {
+	if runErr == nil {
 		cancel()
+	} else {
+		l.close()
 	}
-	serveErr = <-done
-	cancel()
-	return serveErr, runErr
+	return <-done, runErr
 }
 
 // check compares the memory with what the source has, for the pages for which the guest has written nothing.
