@@ -164,13 +164,24 @@ func (m *machine) step() {
 
 // halt stops the guest. Precondition: mu.
 func (m *machine) halt() {
-	if !m.running {
-		return
+	if m.hush() {
+		m.running = false
+		m.world.leave(m.name)
 	}
-	close(m.stop)
+}
+
+// hush stops the guest's goroutine, and leaves the guest as it is to the world. Precondition: mu.
+func (m *machine) hush() (wasRunning bool) {
+	if !m.running {
+		return false
+	}
+	select {
+	case <-m.stop:
+	default:
+		close(m.stop)
+	}
 	<-m.stopped
-	m.running = false
-	m.world.leave(m.name)
+	return true
 }
 
 // die is the end of the process, whatever it is doing.

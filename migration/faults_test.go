@@ -11,6 +11,7 @@ import (
 
 	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
 // Who may run the guest after one fault. Nobody: it died with the process that owned it.
@@ -55,20 +56,67 @@ func lawfulOwners(point inject.Point, action inject.Action) []string {
 	panic("no law for " + point)
 }
 
-// TestLawAtEveryPoint fails one migration at each journalled phase, in each way.
+// lawfulOwnersAfter is lawfulOwners where memory follows the guest: who holds a guest without its memory holds nothing.
+func lawfulOwnersAfter(point inject.Point, action inject.Action) []string {
+	killed := action == inject.Kill
+	switch point {
+	case inject.SourceStateSent, inject.SourceCommitSent, inject.SourceServing:
+		if killed {
+			return []string{nobody}
+		}
+	case inject.DestinationPaging, inject.DestinationComplete:
+		if killed {
+			return []string{nobody} // died with its owner
+		}
+		return []string{destination}
+	}
+	if point == inject.SourceServing {
+		return []string{destination}
+	}
+	return lawfulOwners(point, action)
+}
+
+// TestLawAtEveryPoint fails one migration at each journalled phase, in each way, in each mode.
 func TestLawAtEveryPoint(t *testing.T) {
-	for _, point := range inject.Points() {
-		for _, action := range inject.Actions() {
-			t.Run(fmt.Sprintf("%s=%s", point, action), func(t *testing.T) {
-				t.Parallel()
-				p := newPair(t)
-				p.failAt(point, action)
-				out := p.migrate()
-				p.verifyLaw(lawfulOwners(point, action)...)
-				p.verifyReports(out)
-			})
+	for _, mode := range []wire.Mode{wire.ModePrecopy, wire.ModePostcopy, wire.ModeHybrid} {
+		for _, point := range inject.Points() {
+			for _, action := range inject.Actions() {
+				if mode == wire.ModePrecopy && afterCommit(point) {
+					continue // no such phase
+				}
+				t.Run(fmt.Sprintf("%s/%s=%s", mode, point, action), func(t *testing.T) {
+					t.Parallel()
+					lawAt(t, mode, point, action)
+				})
+			}
 		}
 	}
+}
+
+func afterCommit(point inject.Point) bool {
+	return point == inject.SourceServing || point == inject.DestinationPaging || point == inject.DestinationComplete
+}
+
+func lawAt(t *testing.T, mode wire.Mode, point inject.Point, action inject.Action) {
+	p := newPair(t)
+	p.opts.Mode = mode
+	owners := lawfulOwners
+	if mode.AfterCommit() {
+		p.neverConverge()
+		p.opts.PeerTimeout = time.Second // that a lost COMPLETE is asked for
+		owners = lawfulOwnersAfter
+	}
+	p.failAt(point, action)
+	out := p.migrate()
+	if out.received && out.gotErr == nil && mode.AfterCommit() && !p.dst.isGone() {
+		if err := <-p.complete; err == nil {
+			p.verifyGuest()
+		} else if !p.src.isGone() {
+			t.Errorf("memory is lost though the source lives: %v", err)
+		}
+	}
+	p.verifyLaw(owners(point, action)...)
+	p.verifyReports(out)
 }
 
 // failAt has the migration pass the point, and fail there.

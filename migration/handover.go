@@ -32,7 +32,11 @@ func (s *sender) stopAndCopy(ctx context.Context) error {
 	if err := s.inject(inject.SourcePaused); err != nil {
 		return err
 	}
-	state, err := s.sendRest(ctx)
+	rest := s.sendRest
+	if s.postcopy {
+		rest = s.sendAbsent
+	}
+	state, err := rest(ctx)
 	if err != nil {
 		return err
 	}
@@ -150,16 +154,27 @@ func (s *sender) awaitRunning(ctx context.Context) (*wire.Running, error) {
 	return wire.Decode[wire.Running](f)
 }
 
-// handedOver ends the migration on this side: the guest is the destination's.
+// handedOver ends the migration on this side: the guest is the destination's. In post-copy it goes on
+// until the destination has all memory, too.
 func (s *sender) handedOver(running *wire.Running) error {
 	arrived := s.clock.Now()
-	s.giveAway()
+	s.gaveAway = true
+	s.unburden()
+	if running.Failure == "" {
+		if err := s.measure(running, arrived); err != nil {
+			s.opts.Log.Errorf("migration: no downtime measured: %v", err)
+		}
+	}
+	if s.postcopy {
+		if err := s.serve(); err != nil {
+			s.release()
+			return err
+		}
+	}
+	s.release()
 	_ = s.link.send(context.Background(), func(w *wire.Writer) error { return w.Signal(wire.TypeDone) })
 	if running.Failure != "" {
 		return fmt.Errorf("%w: %s", ErrNotStarted, running.Failure)
-	}
-	if err := s.measure(running, arrived); err != nil {
-		s.opts.Log.Errorf("migration: no downtime measured: %v", err)
 	}
 	return nil
 }
@@ -168,6 +183,11 @@ func (s *sender) handedOver(running *wire.Running) error {
 func (s *sender) giveAway() {
 	s.gaveAway = true
 	s.unburden()
+	s.release()
+}
+
+// release lets go of the guest that was given away.
+func (s *sender) release() {
 	s.src.Release()
 	if err := s.opts.Journal.Append(s.record(journal.Done, "")); err != nil {
 		// The destination's record is the one that decides; this one only spares a question.

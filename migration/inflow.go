@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ type inflow struct {
 func (s *session) expectStreams() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.inflow = nil
 	for range s.source.Streams {
 		s.inflow = append(s.inflow, &inflow{there: make(chan struct{}), apply: newApplier(s.mem)})
 	}
@@ -38,6 +40,13 @@ func (s *session) join(v *visitor) error {
 	s.inflow[index].visitor = v
 	close(s.inflow[index].there)
 	return nil
+}
+
+// streams returns the connections beside the main one, there or not.
+func (s *session) streams() []*inflow {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.inflow)
 }
 
 // closeStreams ends those that are there, and lets none follow. For any goroutine.
@@ -67,8 +76,11 @@ var errNoMoreRounds = errors.New("no more rounds")
 
 // readStreams begins. The first failure ends ctx.
 func (s *session) readStreams(ctx context.Context, cancel context.CancelCauseFunc) *streamReaders {
-	r := &streamReaders{cancel: cancel, inflow: s.inflow}
-	for _, in := range s.inflow {
+	r := &streamReaders{cancel: cancel, inflow: s.streams()}
+	if s.source.Mode.AfterCommit() {
+		r.inflow = r.inflow[:len(r.inflow)-1] // the last one is for what the guest waits for
+	}
+	for _, in := range r.inflow {
 		r.running.Go(func() {
 			if err := in.round(ctx); err != nil {
 				r.fail(err)

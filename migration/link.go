@@ -33,7 +33,7 @@ type link struct {
 
 // toSource is every frame that a destination ever sends.
 var toSource = wire.Of(wire.TypeHello, wire.TypeAccept, wire.TypeRefuse, wire.TypeRoundAck, wire.TypeReady,
-	wire.TypeRunning, wire.TypeAbort, wire.TypeVerdict)
+	wire.TypeRunning, wire.TypeAbort, wire.TypeVerdict, wire.TypeAbsent, wire.TypeComplete)
 
 func newLink(conn net.Conn, timeout time.Duration) *link {
 	l := &link{conn: conn, timeout: timeout, frames: make(chan wire.Frame, 1), ended: make(chan struct{})}

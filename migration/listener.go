@@ -24,7 +24,13 @@ type ListenOptions struct {
 	// InDoubt, if set, is called when a machine is ready here, the connection to its source is lost, and
 	// neither a new one nor a proof of the source's death has come soon after. It must not block.
 	InDoubt func(cause error)
-	Log     logrus.FieldLogger
+	// Predictor guesses what a guest in post-copy will need next; one of predict.Names, "": auto.
+	Predictor string
+	// Stalled, if set, is called when the connection to a running guest's memory is lost and the guest paused;
+	// Complete, when all memory is here, or with why it never will be. They must not block.
+	Stalled  func(cause error)
+	Complete func(error)
+	Log      logrus.FieldLogger
 
 	hooks hooks
 }
@@ -85,6 +91,7 @@ func newListener(ln net.Listener, opts ListenOptions) (*Listener, error) {
 		return nil, errors.New("migration without a journal")
 	}
 	setDefault(&opts.PeerTimeout, DefaultPeerTimeout)
+	setDefault(&opts.Predictor, "auto")
 	if opts.Log == nil {
 		opts.Log = logrus.StandardLogger()
 	}
@@ -180,8 +187,12 @@ func (l *Listener) greet(v *visitor) {
 		l.resolve(ctx, v)
 		return
 	}
-	if v.hello.Purpose == wire.PurposeStream {
+	switch v.hello.Purpose {
+	case wire.PurposeStream:
 		l.join(v)
+		return
+	case wire.PurposeRecover:
+		l.goOn(ctx, v)
 		return
 	}
 	if l.busy() {
@@ -198,7 +209,7 @@ func (l *Listener) greet(v *visitor) {
 // join hands a stream to the session that expects it.
 func (l *Listener) join(v *visitor) {
 	s := l.current()
-	if s == nil || s.over() || !s.concerns(v) {
+	if s == nil || !s.concerns(v) || s.over() && s.paging == nil {
 		l.refuse(v, "no such migration is under way here")
 		return
 	}
@@ -208,6 +219,18 @@ func (l *Listener) join(v *visitor) {
 		return
 	}
 	if err := s.join(v); err != nil {
+		l.refuse(v, err.Error())
+	}
+}
+
+// goOn hands a source on a new connection to the session that lost its memory's.
+func (l *Listener) goOn(ctx context.Context, v *visitor) {
+	s := l.current()
+	if s == nil || !s.concerns(v) || !s.over() || s.paging == nil {
+		l.refuse(v, "no guest waits for memory here")
+		return
+	}
+	if err := s.recovered(ctx, v); err != nil {
 		l.refuse(v, err.Error())
 	}
 }

@@ -50,7 +50,10 @@ type SendOptions struct {
 	TimeoutStrategy       TimeoutStrategy // "": cancel
 
 	PeerTimeout    time.Duration // a peer silent for so long is taken for lost; 0: 10 s
-	ResolveTimeout time.Duration // how long a source in doubt asks by itself; 0: 30 s
+	ResolveTimeout time.Duration // how long a source in doubt asks by itself, or reconnects in post-copy; 0: 30 s
+	// Recover yields where to connect to after a connection was lost in post-copy; the zero Address stands for the one
+	// before. nil: the source reconnects by itself for ResolveTimeout and then waits for ever.
+	Recover <-chan Address
 
 	// Progress, if set, is called at each phase and round and besides at most 20 times a second. It
 	// must not block. Calls come from more than one goroutine, but never two at once.
@@ -100,8 +103,14 @@ func (o *SendOptions) complete(to Address) error {
 	if err := errors.Join(o.Granularity.validate(), o.Baseline.validate()); err != nil {
 		return err
 	}
-	if o.Streams < 1 || o.Streams > wire.MaxStreams {
-		return fmt.Errorf("%d streams: choose 1 to %d", o.Streams, wire.MaxStreams)
+	if o.Mode != wire.ModePrecopy && o.Mode != wire.ModePostcopy && o.Mode != wire.ModeHybrid {
+		return fmt.Errorf("unknown mode %q; use precopy, postcopy or hybrid", o.Mode)
+	}
+	if o.Mode.AfterCommit() {
+		o.Streams = max(o.Streams, 2) // the main connection carries no pages then
+	}
+	if o.Streams < 1 || o.Streams >= wire.MaxStreams {
+		return fmt.Errorf("%d streams: choose 1 to %d", o.Streams, wire.MaxStreams-1)
 	}
 	setDefault(&o.Rule.MaxDowntime, DefaultMaxDowntime)
 	setDefault(&o.Rule.MaxRounds, DefaultMaxRounds)

@@ -114,8 +114,10 @@ type pair struct {
 	// wrap, if set, puts faults into every connection, of both sides.
 	wrap func(side string, c net.Conn) net.Conn
 	// inDoubt, if set, is the destination's.
-	inDoubt func(error)
-	ctx     context.Context
+	inDoubt  func(error)
+	stalled  func(error)
+	complete chan error // gets why memory is complete, or never will be
+	ctx      context.Context
 	// compared is the outcome of comparing the two memories when the destination runs.
 	compared error
 }
@@ -124,13 +126,16 @@ const testPages = 256
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
-	p := &pair{t: t, world: &world{}, deaths: &deaths{}, ctx: t.Context()}
+	p := &pair{t: t, world: &world{}, deaths: &deaths{}, ctx: t.Context(), complete: make(chan error, 1)}
 	p.src = p.newSide(source, 101)
 	p.dst = p.newSide(destination, 202)
 	if err := p.src.boot(); err != nil {
 		t.Fatal(err)
 	}
 	p.dst.onRun = func() error {
+		if p.opts.Mode.AfterCommit() {
+			return nil // it is compared when it is there
+		}
 		p.compared = differences(p.src.mem, p.dst.mem)
 		return nil
 	}
@@ -188,6 +193,7 @@ func (p *pair) listen(address string) {
 	p.dst.ln = ln
 	l, err := newListener(&sideListener{Listener: ln, pair: p}, ListenOptions{
 		Journal: p.dst.journal, TLS: p.listenTLS, PeerTimeout: p.opts.PeerTimeout, InDoubt: p.inDoubt, hooks: p.dst.hooks,
+		Stalled: p.stalled, Complete: func(err error) { p.complete <- err },
 	})
 	if err != nil {
 		p.t.Fatal(err)

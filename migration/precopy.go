@@ -24,6 +24,10 @@ func (s *sender) precopy(ctx context.Context) error {
 	if err := s.inject(inject.SourcePrecopy); err != nil {
 		return err
 	}
+	if s.opts.Mode == wire.ModePostcopy {
+		s.postcopy = true
+		return nil
+	}
 	// The order matters: a page that is first touched after DataPages was asked is reported as dirty.
 	if err := s.tracker.Start(); err != nil {
 		return err
@@ -44,11 +48,15 @@ func (s *sender) precopy(ctx context.Context) error {
 			s.result.Converged = true
 			return nil
 		case slowDown:
-			if s.slowDown() {
+			if s.opts.Mode != wire.ModeHybrid && s.slowDown() {
 				continue
 			}
 			fallthrough
 		case stopForced:
+			if s.opts.Mode == wire.ModeHybrid {
+				s.postcopy = true
+				return nil
+			}
 			s.opts.Log.Warnf("migration: does not converge after %d rounds; pausing the guest for about %v",
 				len(look.rounds), look.downtime().Round(time.Millisecond))
 			return nil

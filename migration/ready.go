@@ -72,6 +72,9 @@ func (s *session) withoutConnection(ctx context.Context, lost error) (outcome, e
 				return reconnected, nil
 			}
 		case <-dead:
+			if s.paging != nil {
+				return 0, fmt.Errorf("%w: the source died before it gave the guest away", ErrMemoryLost)
+			}
 			dead = nil // once is enough: a dead process adds nothing to its journal
 			err := s.judgeTheDead()
 			if err == nil || errors.Is(err, errTakenBack) {
@@ -85,8 +88,8 @@ func (s *session) withoutConnection(ctx context.Context, lost error) (outcome, e
 				s.l.opts.InDoubt(lost)
 			}
 		case d := <-s.decisions:
-			if d == GuestIsThere {
-				return 0, errors.New("decided by hand that the guest is not here")
+			if d == GuestIsThere || s.paging != nil {
+				return 0, errors.New("decided by hand that the guest is not here") // or it is useless here
 			}
 			return takeOver, nil
 		case <-ctx.Done():
@@ -125,6 +128,9 @@ func (s *session) own() error {
 		return s.discard(fmt.Errorf("cannot take the guest over: %w", err))
 	}
 	s.fate = wire.FateOwner
+	if s.paging != nil {
+		s.l.tasks.Go(s.bringMemory) // from its first instruction on the guest may wait for it
+	}
 	err := s.inject(inject.DestinationOwner)
 	if err == nil {
 		err = s.target.Run()
@@ -147,9 +153,7 @@ func (s *session) awaitDone() {
 	defer s.visitor.close()
 	ctx, cancel := context.WithTimeoutCause(s.l.ctx, s.l.opts.PeerTimeout, ErrPeerSilent)
 	defer cancel()
-	if _, err := s.visitor.next(ctx, wire.Of(wire.TypeDone)); err == nil {
-		s.settle()
-		s.l.shut()
+	if s.hearDone(ctx, s.visitor) == nil {
 		return
 	}
 	var dead <-chan struct{}
@@ -162,4 +166,14 @@ func (s *session) awaitDone() {
 		s.l.shut()
 	case <-s.l.ctx.Done():
 	}
+}
+
+// hearDone waits for the source's last word. For any goroutine.
+func (s *session) hearDone(ctx context.Context, v *visitor) error {
+	_, err := v.next(ctx, wire.Of(wire.TypeDone))
+	if err == nil {
+		s.settle()
+		s.l.shut()
+	}
+	return err
 }

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/identity"
 	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
@@ -47,12 +49,14 @@ func (l *Listener) serve(ctx context.Context, v *visitor, target Target) (*Recei
 	l.setCurrent(s)
 	err := s.run(ctx)
 	close(s.ended)
-	s.closeStreams()
-	if s.fate == wire.FateOwner {
-		l.tasks.Go(s.awaitDone)
-	} else {
+	switch {
+	case s.fate != wire.FateOwner:
+		s.closeStreams()
 		s.visitor.close()
 		s.stopWatch()
+	case s.paging == nil:
+		s.closeStreams()
+		l.tasks.Go(s.awaitDone)
 	}
 	if err != nil && s.fate != wire.FateOwner {
 		return nil, &DiscardedError{Accepted: s.accepted, Cause: err}
@@ -73,6 +77,9 @@ type session struct {
 	paused   bool // a paused round has ended
 	built    bool // Prepare has succeeded
 	accepted bool // the journal may know of this session
+
+	paging    *paging                       // nil before ABSENT; others may look when ended is closed
+	completed atomic.Pointer[wire.Complete] // all memory is here
 
 	visits    chan *visitor // the source on a new connection
 	decisions chan Decision
@@ -198,6 +205,11 @@ func (s *session) describing(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.source.Mode.AfterCommit() {
+		if err := memory.CheckDemand(); err != nil {
+			return s.refuse(err)
+		}
+	}
 	mem, err := s.target.Prepare(f.Payload)
 	if err != nil {
 		return s.refuse(err)
@@ -261,8 +273,11 @@ func (s *session) round(ctx context.Context) (state []byte, err error) {
 	}()
 	for {
 		takes := []wire.Type{wire.TypePages, wire.TypePagesZstd, wire.TypeRoundEnd, wire.TypeAbort}
-		if s.paused && !s.apply.open {
+		if !s.apply.open && s.mayEnd() {
 			takes = append(takes, wire.TypeState)
+		}
+		if !s.apply.open && s.source.Mode.AfterCommit() && s.paging == nil {
+			takes = append(takes, wire.TypeAbsent)
 		}
 		f, err := s.next(ctx, takes...)
 		if err != nil {
@@ -273,6 +288,8 @@ func (s *session) round(ctx context.Context) (state []byte, err error) {
 			err = s.apply.pagesFrame(f.Payload)
 		case wire.TypeRoundEnd:
 			return nil, s.roundEnd(f, streams)
+		case wire.TypeAbsent:
+			err = s.expectMemory(f.Payload)
 		case wire.TypeState:
 			return f.Payload, nil
 		}
@@ -282,12 +299,15 @@ func (s *session) round(ctx context.Context) (state []byte, err error) {
 	}
 }
 
+// mayEnd: the guest is paused and nothing is to come before its state.
+func (s *session) mayEnd() bool { return s.paused || s.paging != nil }
+
 func (s *session) roundEnd(f wire.Frame, streams *streamReaders) error {
 	end, err := wire.Decode[wire.RoundEnd](f)
 	if err != nil {
 		return err
 	}
-	if s.paused && !end.Paused {
+	if s.paging != nil || s.paused && !end.Paused {
 		return fmt.Errorf("%w: a paused guest runs again in round %d", wire.ErrProtocol, end.Round)
 	}
 	if err := s.apply.roundEnd(end); err != nil {
@@ -334,6 +354,9 @@ func (s *session) discard(cause error) error {
 		}
 		// Nothing follows that could fail, so the Error action has nothing to do here.
 		_ = s.inject(inject.DestinationDiscarded)
+	}
+	if s.paging != nil {
+		_ = s.paging.demand.Close()
 	}
 	if s.built {
 		s.target.Discard()

@@ -1,6 +1,10 @@
 package migration
 
-import "time"
+import (
+	"time"
+
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
 
 // Status is the outcome of a migration for the source.
 type Status string
@@ -29,13 +33,7 @@ type Round struct {
 }
 
 // Faults is the post-copy part of a result; all zero for pre-copy.
-type Faults struct {
-	Count        uint64  `json:"count"`
-	P50US        float64 `json:"p50_us"`
-	P99US        float64 `json:"p99_us"`
-	MaxUS        float64 `json:"max_us"`
-	PrefetchHits uint64  `json:"prefetch_hits"`
-}
+type Faults = wire.Faults
 
 // How a downtime was measured.
 const (
@@ -75,7 +73,10 @@ type Result struct {
 	// ThrottlePercent is how much of its time the guest was held back to converge.
 	ThrottlePercent int    `json:"throttle_percent"`
 	BaselineBytes   uint64 `json:"baseline_bytes"` // the most memory that baselines took at the source
-	Faults          Faults `json:"faults"`
+	// SwitchedToPostcopy: memory went on moving after the guest.
+	SwitchedToPostcopy bool   `json:"switched_to_postcopy"`
+	RecoveredTimes     int    `json:"recovered_times"` // connections lost in post-copy and replaced
+	Faults             Faults `json:"faults"`
 
 	Error string `json:"error,omitempty"`
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/fineline-vmm/fineline/migration/identity"
 	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/migration/postcopy"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
@@ -25,6 +26,7 @@ func Send(ctx context.Context, src Source, to Address, opts SendOptions) (*Resul
 	if err != nil {
 		return &Result{Status: StatusFailed, Mode: string(opts.Mode), Granularity: string(opts.Granularity), Rounds: []Round{}, Error: err.Error()}, err
 	}
+	s.stop = ctx
 	return s.finish(s.run(ctx))
 }
 
@@ -47,10 +49,15 @@ type sender struct {
 	streamed atomic.Uint64 // bytes over them
 
 	base     *baselines
-	pumps    []*pump       // the first sends over link, the others over streams
+	pumps    []*pump // the first sends over link, the others over streams
+	limit    *throttle
 	gathered atomic.Uint64 // pages of this round, see pump
 	tracker  *memory.Tracker
 	dirty    *memory.PageSet // what the next round sends
+
+	stop     context.Context  // Send's; for ErrGiveUp
+	postcopy bool             // memory goes on moving after the guest
+	server   *postcopy.Server // of what is left then
 
 	throttledAt int // rounds when the guest was slowed down last
 
@@ -100,6 +107,7 @@ func (s *sender) makePumps(mem *memory.Guest) {
 	setDefault(&budget, mem.SizeBytes()/2)
 	s.base = newBaselines(mem, s.opts.Baseline, budget)
 	limit := &throttle{clock: s.clock, bytesPerS: s.opts.MaxBandwidthBytesPerS}
+	s.limit = limit
 	for i := range s.opts.Streams {
 		enc := &encoder{base: s.base, lines: s.opts.Granularity == GranularityLine}
 		write := func(ctx context.Context, b *wire.Batch) error { return s.writeBatch(ctx, limit, i, b) }
@@ -178,7 +186,7 @@ func (s *sender) connect(ctx context.Context, purpose wire.Purpose) error {
 	began := s.clock.Now()
 	hello := s.hello(purpose)
 	err = s.link.send(ctx, func(w *wire.Writer) error {
-		if err := w.Message(wire.TypeHello, hello); err != nil || purpose == wire.PurposeMigrate {
+		if err := w.Message(wire.TypeHello, hello); err != nil || purpose != wire.PurposeResolve {
 			return err
 		}
 		return w.Signal(wire.TypeResolve)
@@ -201,7 +209,7 @@ func (s *sender) hello(purpose wire.Purpose) wire.Hello {
 		Process: *s.self, Journal: s.opts.Journal.Path(),
 	}
 	if purpose == wire.PurposeMigrate {
-		h.Mode, h.Streams = s.opts.Mode, s.opts.Streams-1
+		h.Mode, h.Streams = s.opts.Mode, s.streamCount()
 	}
 	return h
 }

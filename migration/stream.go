@@ -56,12 +56,21 @@ func (s *stream) send(ctx context.Context, write func(*wire.Writer) error) error
 
 // openStreams opens the connections beside the main one, after ACCEPT.
 func (s *sender) openStreams(ctx context.Context) error {
-	for i := range s.opts.Streams - 1 {
+	for i := range s.streamCount() {
 		if err := s.openStream(ctx, i+1); err != nil {
-			return fmt.Errorf("stream %d of %d: %w", i+1, s.opts.Streams, err)
+			return fmt.Errorf("stream %d of %d: %w", i+1, s.streamCount(), err)
 		}
 	}
 	return nil
+}
+
+// streamCount is how many connections there are beside the main one: for pages, and in post-copy the last
+// one for what the guest waits for.
+func (s *sender) streamCount() int {
+	if s.opts.Mode.AfterCommit() {
+		return s.opts.Streams
+	}
+	return s.opts.Streams - 1
 }
 
 func (s *sender) openStream(ctx context.Context, index int) error {

@@ -18,11 +18,12 @@ const (
 	stageState    // all pages are sent
 	stageCommit   // the destination is ready
 	stageRunning  // the guest is up
+	stageComplete // post-copy: and has all its memory
 	stageCount
 )
 
 var stageNames = [stageCount]string{
-	"start", "preflight", "precopy", "pausing", "stop-copy", "state", "commit", "running",
+	"start", "preflight", "precopy", "pausing", "stop-copy", "state", "commit", "running", "complete",
 }
 
 func (s stage) String() string { return stageNames[s] }
@@ -58,7 +59,7 @@ func (t *timeline) enterAt(s stage, at time.Duration) error {
 
 // downtime is from the pause to the first instruction at the destination.
 func (t *timeline) downtime() (time.Duration, error) {
-	if t.now != stageRunning {
+	if t.now < stageRunning {
 		return 0, fmt.Errorf("timeline: no downtime at %s", t.now)
 	}
 	return t.at[stageRunning] - t.at[stageStopCopy], nil

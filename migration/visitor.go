@@ -69,4 +69,13 @@ func (v *visitor) send(t wire.Type, msg any) error {
 	return nil
 }
 
+// sendBytes writes an opaque payload.
+func (v *visitor) sendBytes(t wire.Type, payload []byte) error {
+	_ = v.conn.SetWriteDeadline(time.Now().Add(v.timeout))
+	if err := v.w.Bytes(t, payload); err != nil {
+		return connectionError(err)
+	}
+	return nil
+}
+
 func (v *visitor) close() { _ = v.conn.Close() }

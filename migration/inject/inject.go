@@ -23,6 +23,7 @@ const (
 	SourcePaused     Point = "source.paused"
 	SourceStateSent  Point = "source.state-sent"
 	SourceCommitSent Point = "source.commit-sent"
+	SourceServing    Point = "source.serving"
 	SourceDone       Point = "source.done"
 	SourceCancelled  Point = "source.cancelled"
 	SourceFailed     Point = "source.failed"
@@ -31,13 +32,16 @@ const (
 	DestinationReceiving Point = "destination.receiving"
 	DestinationReady     Point = "destination.ready"
 	DestinationOwner     Point = "destination.owner"
+	DestinationPaging    Point = "destination.paging"
+	DestinationComplete  Point = "destination.complete"
 	DestinationDiscarded Point = "destination.discarded"
 )
 
 var points = []Point{
 	SourcePreflight, SourcePrecopy, SourcePaused, SourceStateSent, SourceCommitSent,
-	SourceDone, SourceCancelled, SourceFailed,
-	DestinationAccepted, DestinationReceiving, DestinationReady, DestinationOwner, DestinationDiscarded,
+	SourceServing, SourceDone, SourceCancelled, SourceFailed,
+	DestinationAccepted, DestinationReceiving, DestinationReady, DestinationOwner,
+	DestinationPaging, DestinationComplete, DestinationDiscarded,
 }
 
 // Points lists every point; tests enumerate it.

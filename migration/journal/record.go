@@ -28,6 +28,7 @@ const (
 	Paused     Phase = "paused"
 	StateSent  Phase = "state-sent"
 	CommitSent Phase = "commit-sent"
+	Serving    Phase = "serving" // post-copy: the guest is given away, and still needs memory from here
 	Done       Phase = "done"
 	Cancelled  Phase = "cancelled"
 	Failed     Phase = "failed"

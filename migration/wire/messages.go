@@ -123,6 +123,25 @@ type Running struct {
 	Failure string `json:"failure,omitempty"`
 }
 
+// Complete says that the destination lacks no memory any more, and what that took.
+type Complete struct {
+	// Ended: the guest has ended and needs no more memory.
+	Ended  bool   `json:"ended,omitempty"`
+	Faults Faults `json:"faults"`
+}
+
+// Faults is what post-copy was like for the guest.
+type Faults struct {
+	Count        uint64  `json:"count"`  // pages that somebody waited for and that were asked for
+	P50US        float64 `json:"p50_us"` // from the miss to the page in place
+	P99US        float64 `json:"p99_us"`
+	MaxUS        float64 `json:"max_us"`
+	PrefetchHits uint64  `json:"prefetch_hits"` // misses of pages that a predictor had asked for before
+	Prefetched   uint64  `json:"prefetched"`    // pages that a predictor asked for
+	Background   uint64  `json:"background"`    // pages that came unasked
+	Late         uint64  `json:"late"`          // pages that came twice
+}
+
 // Fate is what became of a hand-over.
 type Fate uint8
 

@@ -71,7 +71,7 @@ var kinds = [typeCount]struct {
 	TypePagesZstd:   {"PAGES_ZSTD", MaxBatchBytes},
 	TypeAbsent:      {"ABSENT", maxAbsentBytes},
 	TypeRequest:     {"REQUEST", MaxRequestPages * requestPageBytes},
-	TypeComplete:    {"COMPLETE", 0},
+	TypeComplete:    {"COMPLETE", maxControlBytes},
 }
 
 func (t Type) valid() bool { return t > TypeInvalid && t < typeCount }

@@ -171,7 +171,7 @@ func TestTooLarge(t *testing.T) {
 		TypePagesZstd: 1 << 20,
 		TypeAbsent:    64 << 20,
 		TypeRequest:   64 * 8,
-		TypeComplete:  0,
+		TypeComplete:  maxControlBytes,
 	} {
 		if err := NewWriter(io.Discard).Bytes(ft, make([]byte, limit+1)); err == nil {
 			t.Errorf("%s beyond the cap was sent", ft)

@@ -1,0 +1,222 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/migration/inject"
+	"github.com/fineline-vmm/fineline/migration/postcopy"
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+// Holder is a Target whose guest can be held still again after Run: while the connection to its memory
+// is lost. A guest that waits for a page in the kernel may count as held.
+type Holder interface {
+	Pause() error
+	// Resume lets the guest go on if Pause was what held it.
+	Resume() error
+}
+
+// paging is the part of a session that brings the memory after the guest.
+type paging struct {
+	demand *memory.Demand
+	pager  *postcopy.Pager
+	// recoveries yields the source's main connection after one was lost.
+	recoveries chan *visitor
+}
+
+// expectMemory makes the pages of an ABSENT frame come when they are needed.
+func (s *session) expectMemory(payload []byte) error {
+	absent := s.mem.mem.NewPageSet()
+	if err := decodeAbsent(payload, absent); err != nil {
+		return err
+	}
+	demand, err := s.mem.mem.Demand(absent)
+	if err != nil {
+		return err
+	}
+	pager, err := postcopy.NewPager(demand, postcopy.PagerOptions{
+		Predictor: s.l.opts.Predictor, RAM: s.mem.regions, PeerTimeout: s.l.opts.PeerTimeout,
+	})
+	if err != nil {
+		return errors.Join(err, demand.Close())
+	}
+	s.paging = &paging{demand: demand, pager: pager, recoveries: make(chan *visitor)}
+	return nil
+}
+
+// page brings all memory, over one set of connections after the other. The guest is this process's already.
+func (s *session) page() error {
+	for {
+		err := s.inject(inject.DestinationPaging)
+		if err == nil {
+			err = s.pageOnce()
+		}
+		if err == nil {
+			return s.complete(wire.Complete{Faults: s.faults()})
+		}
+		<-s.ended // the guest runs, and the source was told
+		if s.l.ctx.Err() != nil {
+			// This process ends, and the guest with it: the source need not wait.
+			return s.complete(wire.Complete{Ended: true, Faults: s.faults()})
+		}
+		s.interrupt()
+		resume := s.hold()
+		s.log.Warnf("migration: the guest is paused, since the connection to its memory is lost: %v", err)
+		if s.l.opts.Stalled != nil {
+			s.l.opts.Stalled(err)
+		}
+		if err := s.recover(); err != nil {
+			return errors.Join(err, s.paging.demand.Close())
+		}
+		resume()
+	}
+}
+
+// bringMemory is page, and what follows it. It runs in a goroutine of the Listener.
+func (s *session) bringMemory() {
+	err := s.page()
+	if err != nil {
+		s.log.Errorf("migration: %v", err)
+	}
+	if s.l.opts.Complete != nil {
+		s.l.opts.Complete(err)
+	}
+	s.awaitDone()
+	s.closeStreams()
+}
+
+// pageOnce fetches over the connections that there are.
+func (s *session) pageOnce() error {
+	conns, err := s.streamConns()
+	if err != nil {
+		return err
+	}
+	last := len(conns) - 1
+	return s.paging.pager.Run(s.l.ctx, conns[last], conns[:last])
+}
+
+// streamConns returns the source's streams once all are there.
+func (s *session) streamConns() ([]postcopy.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(s.l.ctx, s.l.opts.PeerTimeout, ErrPeerSilent)
+	defer cancel()
+	var conns []postcopy.Conn
+	for _, in := range s.streams() {
+		select {
+		case <-in.there:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		_ = in.visitor.conn.SetDeadline(time.Time{}) // fails only when closed, as will its use
+		conns = append(conns, postcopy.Conn{Conn: in.visitor.conn, Reader: in.visitor.r, Writer: in.visitor.w})
+	}
+	if len(conns) == 0 {
+		return nil, net.ErrClosed
+	}
+	return conns, nil
+}
+
+// complete tells the source that it is not needed any more.
+func (s *session) complete(done wire.Complete) error {
+	<-s.ended // RUNNING comes before it
+	err := s.inject(inject.DestinationComplete)
+	if err == nil {
+		err = s.visitor.send(wire.TypeComplete, done)
+	}
+	if err != nil {
+		s.log.Debugf("migration: %v", err)
+		s.interrupt() // a source that asks on a new connection is told again
+	}
+	s.completed.Store(&done)
+	return s.paging.demand.Close()
+}
+
+func (s *session) faults() wire.Faults {
+	st := s.paging.pager.Stats()
+	us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+	return wire.Faults{
+		Count: st.Faults, P50US: us(st.Latency.P50), P99US: us(st.Latency.P99), MaxUS: us(st.Latency.Max),
+		PrefetchHits: st.FaultsCaught, Prefetched: st.PredictedAsked, Background: st.PagesBackground, Late: st.PagesLate,
+	}
+}
+
+// hold pauses the guest, and returns what undoes that. A vCPU that waits for memory in a kernel that does
+// not let go of it can't be waited for; it gets no further either.
+func (s *session) hold() (resume func()) {
+	h, ok := s.target.(Holder)
+	if !ok {
+		return func() {}
+	}
+	paused := make(chan error, 1)
+	go func() { paused <- h.Pause() }()
+	return func() {
+		go func() {
+			err := <-paused
+			if err == nil {
+				err = h.Resume()
+			}
+			if err != nil {
+				s.log.Warnf("migration: the guest stays paused: %v", err)
+			}
+		}()
+	}
+}
+
+// recover waits for the source on new connections.
+func (s *session) recover() error {
+	var dead <-chan struct{}
+	if s.watch != nil {
+		dead = s.watch.Done()
+	}
+	for {
+		select {
+		case v := <-s.paging.recoveries:
+			s.replace(v)
+			s.expectStreams()
+			if err := s.welcome(v); err != nil {
+				s.log.Debugf("migration: %v", err)
+				continue
+			}
+			return nil
+		case <-dead:
+			return fmt.Errorf("%w: the source died before all memory had come", ErrMemoryLost)
+		case <-s.l.ctx.Done():
+			return context.Cause(s.l.ctx)
+		}
+	}
+}
+
+// welcome tells the source what is still absent.
+func (s *session) welcome(v *visitor) error {
+	if err := v.send(wire.TypeHello, s.l.hello(v)); err != nil {
+		return err
+	}
+	return v.sendBytes(wire.TypeAbsent, wire.AppendAbsent(nil, s.paging.pager.Absent().Range))
+}
+
+// recovered takes a source's new main connection. For any goroutine.
+func (s *session) recovered(ctx context.Context, v *visitor) error {
+	if done := s.completed.Load(); done != nil {
+		if err := v.send(wire.TypeHello, s.l.hello(v)); err != nil {
+			return err
+		}
+		if err := v.sendBytes(wire.TypeAbsent, nil); err != nil {
+			return err
+		}
+		if err := v.send(wire.TypeComplete, *done); err != nil {
+			return err
+		}
+		return s.hearDone(ctx, v)
+	}
+	s.interrupt() // the newest connection counts
+	select {
+	case s.paging.recoveries <- v:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,143 @@
+package migration
+
+import (
+	"net"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+// verifyGuest compares the destination's memory with that of a guest which has never moved and made the same
+// steps.
+func (p *pair) verifyGuest() {
+	p.t.Helper()
+	p.dst.mu.Lock()
+	p.dst.hush()
+	p.dst.mu.Unlock()
+	same := newMachine(p.t, &world{}, "never moved", testPages)
+	if err := same.boot(); err != nil {
+		p.t.Fatal(err)
+	}
+	same.end()
+	if same.state.Steps > p.dst.state.Steps {
+		// It was quicker than the one that moved. Start over, and do not let it run.
+		same = newMachine(p.t, &world{}, "never moved", testPages)
+		if err := same.boot(); err != nil {
+			p.t.Fatal(err)
+		}
+		same.end()
+	}
+	for same.state.Steps < p.dst.state.Steps {
+		same.step()
+	}
+	if err := differences(same.mem, p.dst.mem); err != nil {
+		p.t.Errorf("after %d steps: %v", same.state.Steps, err)
+	}
+}
+
+// neverConverge has a page dirty at the end of each round, and a downtime asked for that cannot be reached.
+func (p *pair) neverConverge() {
+	p.opts.Rule = Rule{MaxDowntime: 1, MaxRounds: 1}
+	p.opts.Progress = func(Progress) {
+		_ = p.src.mem.StoreUint64(testPages/4*memory.PageSize, 0) // where the guest has only zeros
+	}
+}
+
+// TestPostcopy moves the guest first and its memory after it.
+func TestPostcopy(t *testing.T) {
+	for _, mode := range []wire.Mode{wire.ModePostcopy, wire.ModeHybrid} {
+		for _, granularity := range []Granularity{GranularityLine, GranularityPage} {
+			t.Run(string(mode)+"/"+string(granularity), func(t *testing.T) {
+				p := newPair(t)
+				p.opts.Mode, p.opts.Granularity = mode, granularity
+				p.neverConverge()
+				out := p.migrate()
+				if out.sendErr != nil || out.gotErr != nil {
+					t.Fatalf("send: %v; receive: %v", out.sendErr, out.gotErr)
+				}
+				if err := <-p.complete; err != nil {
+					t.Fatal(err)
+				}
+				p.verifyLaw(destination)
+				p.verifyGuest()
+				if !p.src.released {
+					t.Error("the source was not released")
+				}
+				r := out.sent
+				if !r.SwitchedToPostcopy || r.Status != StatusCompleted || r.DowntimeMS <= 0 || r.Faults.Background+r.Faults.Count == 0 {
+					t.Errorf("result %+v", r)
+				}
+				if n := len(r.Rounds); (n == 0) != (mode == wire.ModePostcopy) {
+					t.Errorf("%d rounds", n)
+				}
+			})
+		}
+	}
+}
+
+// TestHybridConverges: what fits into the downtime is sent in it, and nothing follows the guest.
+func TestHybridConverges(t *testing.T) {
+	p := newPair(t)
+	p.opts.Mode = wire.ModeHybrid
+	p.opts.Rule.MaxDowntime = time.Hour
+	out := p.migrate()
+	if out.sendErr != nil || out.gotErr != nil || out.sent.SwitchedToPostcopy {
+		t.Fatalf("send: %v; receive: %v; %+v", out.sendErr, out.gotErr, out.sent)
+	}
+	p.verifyLaw(destination)
+	p.verifyGuest()
+}
+
+// TestPostcopyRecovers breaks the network again and again after the guest has moved. It is paused, and goes
+// on when its memory does.
+func TestPostcopyRecovers(t *testing.T) {
+	p := newPair(t)
+	p.opts.Mode = wire.ModePostcopy
+	p.opts.Granularity = GranularityPage // more to break
+	p.opts.PeerTimeout = 2 * time.Second
+	p.opts.MaxBandwidthBytesPerS = 4 << 20
+	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	var moved atomic.Bool
+	var written atomic.Int64
+	breaks := int64(3)
+	p.dst.onRun = func() error {
+		moved.Store(true)
+		return nil
+	}
+	p.wrap = func(side string, c net.Conn) net.Conn {
+		return &brittleConn{Conn: c, moved: &moved, written: &written, breaks: &breaks, side: side}
+	}
+	out := p.migrate()
+	if out.sendErr != nil || out.gotErr != nil {
+		t.Fatalf("send: %v; receive: %v", out.sendErr, out.gotErr)
+	}
+	if err := <-p.complete; err != nil {
+		t.Fatal(err)
+	}
+	if out.sent.RecoveredTimes == 0 {
+		t.Error("no connection was lost")
+	}
+	p.verifyLaw(destination)
+	p.verifyGuest()
+}
+
+// brittleConn is closed by the source's write after so many bytes since the guest moved.
+type brittleConn struct {
+	net.Conn
+	moved   *atomic.Bool
+	written *atomic.Int64
+	breaks  *int64
+	side    string
+}
+
+func (c *brittleConn) Write(p []byte) (int, error) {
+	if c.side == "source" && c.moved.Load() && c.written.Add(int64(len(p))) > 64<<10 && atomic.AddInt64(c.breaks, -1) >= 0 {
+		c.written.Store(0)
+		c.Conn.Close()
+	}
+	return c.Conn.Write(p)
+}

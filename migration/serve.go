@@ -1,0 +1,219 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/fineline-vmm/fineline/coherence/diff"
+	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/migration/inject"
+	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/migration/postcopy"
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+// sendAbsent says which pages the destination lacks, in place of sending them, and returns the machine's state.
+func (s *sender) sendAbsent(ctx context.Context) ([]byte, error) {
+	// First the state: saving it may store to guest memory (design law 3).
+	state, err := s.src.SaveState()
+	if err != nil {
+		return nil, fmt.Errorf("cannot save the machine's state: %w", err)
+	}
+	if err := s.collectAbsent(); err != nil {
+		return nil, err
+	}
+	s.result.SwitchedToPostcopy = true
+	s.server = postcopy.NewServer(s.src.Memory(), s.dirty, postcopy.ServerOptions{
+		Encoder: s.absentEncoder(), Limit: s.limit.wait, PeerTimeout: s.opts.PeerTimeout,
+	})
+	absent := wire.AppendAbsent(nil, s.dirty.Range)
+	return state, s.link.send(ctx, func(w *wire.Writer) error { return w.Bytes(wire.TypeAbsent, absent) })
+}
+
+// collectAbsent leaves in s.dirty what the destination lacks: all data, or what was written since the last round.
+func (s *sender) collectAbsent() error {
+	if s.opts.Mode == wire.ModeHybrid {
+		return s.tracker.Collect(s.dirty)
+	}
+	pages, err := s.src.Memory().DataPages()
+	if err != nil {
+		return fmt.Errorf("cannot list the guest's pages: %w", err)
+	}
+	s.dirty = pages
+	return nil
+}
+
+// absentEncoder is the encoder of the rounds before, so that of a page which was sent only the stale lines go.
+func (s *sender) absentEncoder() postcopy.Encoder {
+	encoders := sync.Pool{New: func() any {
+		return &encoder{base: s.base, lines: s.opts.Granularity == GranularityLine}
+	}}
+	return func(gpa memory.GPA, page []byte, b *wire.Batch) {
+		e := encoders.Get().(*encoder)
+		defer encoders.Put(e)
+		var sum tally
+		e.encode(gpa, page, b, &sum)
+		if sum.pages+sum.zeroSent != 0 {
+			return
+		}
+		// Nothing has changed, and yet the destination waits for it.
+		number := uint64(gpa) / memory.PageSize
+		if sum.zeroPages != 0 {
+			b.AppendZero(number)
+			return
+		}
+		b.AppendLines(number, 1, page[:diff.LineBytes])
+	}
+}
+
+// serve delivers the memory that the guest lacks at the destination, until the destination says that it
+// has all. A lost connection is replaced. The guest never runs here again, so that nothing but the end of
+// the destination ends this without success.
+func (s *sender) serve() error {
+	if err := s.note(journal.Serving, ""); err != nil {
+		s.opts.Log.Warnf("migration: %v", err) // only a human would read it
+	}
+	err := s.inject(inject.SourceServing)
+	for {
+		if err == nil {
+			err = s.serveOnce()
+		}
+		if err == nil {
+			return s.time.enter(stageComplete)
+		}
+		s.opts.Log.Warnf("migration: post-copy stands still, the guest is paused at the destination: %v", err)
+		if err := s.reconnect(); err != nil {
+			return err
+		}
+		s.result.RecoveredTimes++
+		err = nil
+	}
+}
+
+// errComplete ends serving.
+var errComplete = errors.New("the destination has all memory")
+
+// serveOnce serves over the connections that there are.
+func (s *sender) serveOnce() error {
+	s.report(true)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	var heard sync.WaitGroup
+	heard.Go(func() { cancel(s.awaitComplete(ctx)) })
+	conns := make([]postcopy.Conn, len(s.streams))
+	for i, st := range s.streams {
+		conns[i] = postcopy.Conn{Conn: st.conn, Reader: st.r, Writer: st.w}
+	}
+	if len(conns) == 0 {
+		heard.Wait()
+		return completeOr(ctx)
+	}
+	last := len(conns) - 1
+	err := s.server.Serve(ctx, conns[last], conns[:last])
+	cancel(err)
+	heard.Wait()
+	return completeOr(ctx)
+}
+
+// completeOr returns nil if ctx ended because all is done, else why it ended.
+func completeOr(ctx context.Context) error {
+	if cause := context.Cause(ctx); !errors.Is(cause, errComplete) {
+		return cause
+	}
+	return nil
+}
+
+// awaitComplete returns errComplete, or why it will not come on this connection.
+func (s *sender) awaitComplete(ctx context.Context) error {
+	f, err := s.link.await(ctx, wire.TypeComplete)
+	if err != nil {
+		return err
+	}
+	done, err := wire.Decode[wire.Complete](f)
+	if err != nil {
+		return err
+	}
+	s.result.Faults = done.Faults
+	return errComplete
+}
+
+// reconnect replaces the connections. It tries by itself for a while, then whenever it is told to.
+func (s *sender) reconnect() error {
+	deadline := s.clock.Now() + s.opts.ResolveTimeout
+	var dead <-chan struct{}
+	if s.watch != nil {
+		dead = s.watch.Done()
+	}
+	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+		if s.destinationDead() {
+			return ErrDestinationDied
+		}
+		err := s.reconnectOnce()
+		if err == nil {
+			return nil
+		}
+		s.opts.Log.Debugf("migration: cannot reconnect: %v", err)
+		var again <-chan time.Time
+		if s.clock.Now() < deadline {
+			again = time.After(wait)
+		} else {
+			s.opts.Log.Warnf("migration: the guest waits at the destination for memory: %v; repair the link and recover", err)
+		}
+		select {
+		case <-again:
+		case to := <-s.opts.Recover:
+			s.redirect(to)
+		case <-dead:
+			return ErrDestinationDied
+		case <-s.stop.Done():
+			if errors.Is(context.Cause(s.stop), ErrGiveUp) {
+				return fmt.Errorf("%w: the guest waits at the destination for memory that only this process has", ErrGiveUp)
+			}
+		}
+	}
+}
+
+// redirect makes later connections go to another address of the same destination.
+func (s *sender) redirect(to Address) {
+	if to != (Address{}) {
+		s.to = to
+		s.dial = s.opts.secured(to, to.dial)
+	}
+}
+
+func (s *sender) reconnectOnce() error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), s.opts.PeerTimeout, ErrPeerSilent)
+	defer cancel()
+	if err := s.connect(ctx, wire.PurposeRecover); err != nil {
+		return err
+	}
+	f, err := s.link.expect(ctx, wire.TypeAbsent)
+	if err != nil {
+		return err
+	}
+	absent := s.src.Memory().NewPageSet()
+	if err := decodeAbsent(f.Payload, absent); err != nil {
+		return err
+	}
+	if err := s.server.Reset(absent); err != nil {
+		return err
+	}
+	if absent.Len() == 0 {
+		return nil // only COMPLETE was lost
+	}
+	return s.openStreams(ctx)
+}
+
+// decodeAbsent adds the pages of an ABSENT frame to a set. All must be RAM.
+func decodeAbsent(payload []byte, into *memory.PageSet) error {
+	const maxPages = 1 << 52
+	return wire.DecodeAbsent(payload, maxPages, func(first, count uint64) error {
+		if count > maxPages-first || !into.AddRange(memory.GPA(first*memory.PageSize), count*memory.PageSize) {
+			return fmt.Errorf("%w: %d absent pages at %#x are not in the machine's memory", wire.ErrProtocol, count, first*memory.PageSize)
+		}
+		return nil
+	})
+}
