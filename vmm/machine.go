@@ -78,10 +78,11 @@ type Machine struct {
 	// pinned is what a machine that arrived may load at a reset; nil: whatever is there.
 	pinned *bootDigests
 
-	mu      sync.Mutex // before vcpu.mu, before a device's mu
-	status  Status
-	cpus    []*vcpu
-	outcome Outcome
+	mu       sync.Mutex // before vcpu.mu, before a device's mu
+	status   Status
+	cpus     []*vcpu
+	throttle *throttle // nil: the guest runs all the time
+	outcome  Outcome
 
 	eventMu sync.Mutex
 	events  []event
@@ -427,6 +428,8 @@ func (m *Machine) finish(o Outcome) {
 // end publishes the outcome. Preconditions: m.mu held, all vCPUs parked.
 func (m *Machine) end(o Outcome) {
 	o.SerialErr = m.board.serial.LostOutput()
+	m.throttle.end()
+	m.throttle = nil
 	m.status = Stopped
 	m.outcome = o
 	close(m.done)
