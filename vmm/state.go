@@ -59,8 +59,11 @@ func (m *Machine) save() (*state, error) {
 
 // Restore puts a saved state into a machine that was just built, or one that is
 // paused, and returns the resume that was given to Save. The machine is paused
-// after it. After an error the machine can only be closed. Where the guest has run, Rewind is the
-// one to call.
+// after it. After an error the machine can only be closed.
+//
+// Memory holds already what goes with the state. A guest that has run here goes back so to an earlier point:
+// pause, write what differs by the accessors of Memory, Restore. Serial output since then that the console
+// has not taken is dropped; what it has taken the guest says again.
 func (m *Machine) Restore(sealed []byte) (resume bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -76,6 +79,12 @@ func (m *Machine) Restore(sealed []byte) (resume bool, err error) {
 	}
 	if err := m.board.restore(s.devices); err != nil {
 		return false, err
+	}
+	if m.status == Paused { // a guest may have run
+		m.dropEvents()
+		if err := m.forgetTranslations(); err != nil {
+			return false, err
+		}
 	}
 	m.status = Paused
 	return s.resume, nil
@@ -157,7 +166,10 @@ func (m *Machine) powerCycle() error {
 	if err := m.mem.Reset(); err != nil {
 		return err
 	}
-	// On software KVM our own stores do not reach its shadow of the page tables
-	// that the guest had (design section 3).
-	return m.vm.RemapMemory()
+	return m.forgetTranslations()
 }
+
+// forgetTranslations is for a guest whose memory was rewritten. On software KVM our own stores do not
+// reach its shadow of the page tables that the guest had (design section 3). Preconditions: all
+// vCPUs parked.
+func (m *Machine) forgetTranslations() error { return m.vm.RemapMemory() }
