@@ -78,6 +78,10 @@
 // observer is called after M, so a line it notes too late for one harvest is in the next, and
 // its bytes are in place by then (the first case above, with the observer's call for M).
 //
+// Where the guest stands still, CollectStill may take the place of a Collect: what the source is only
+// looked at for stays in it, so the next Collect reports those pages again and re-arms them. Reported twice is
+// safe; our own marks are moved as always.
+//
 // The law says nothing about a call that has not returned. Before the last
 // Collect of a migration the caller stops the vCPUs and waits for the devices'
 // accessor calls; otherwise a mark can follow the last Collect.

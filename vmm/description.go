@@ -61,6 +61,11 @@ func (l *nameList) UnmarshalJSON(raw []byte) (err error) {
 
 // Description returns the sealed shape of the machine, for NewFromDescription.
 func (m *Machine) Description() ([]byte, error) {
+	// Who asks is about to save the machine, with its guest stopped: the first seal of a process takes
+	// three times as long as others.
+	if _, err := m.powerOn.seal(); err != nil {
+		return nil, err
+	}
 	cpu := m.powerOn.vcpus[0] // all are alike, and stay so
 	d := description{
 		KVM:        m.sys.Kind().String(),

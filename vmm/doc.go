@@ -24,6 +24,8 @@
 // holds all vCPUs but one. A vCPU parks for a hold where it parks for a wish: after EINTR, or before
 // an instruction that KVM could not begin; always between two instructions.
 //
+// A throttle holds all vCPUs for a share of the time (throttle.go), beside whoever else holds them.
+//
 // Accesses to RAM that exit go to package coherence/track, which knows why. An instruction that KVM cannot emulate
 // there is done by package vector, or the pages that it touches are given back to the guest (emulate.go), by a
 // goroutine beside the vCPU, which is held meanwhile: that a page is watched never ends a guest.
@@ -39,15 +41,17 @@
 //
 // State is one typed struct: every vCPU, the in-kernel devices, and one field
 // for each of our devices in deviceStates, the one list of them, which a test compares
-// with the board. It travels as JSON inside an envelope with magic, version,
-// checksum and a size cap (design law 9), and its lists are bounded while they are
-// decoded. What can be known to fail at Restore is in the description, which a destination
-// judges before the source pauses. A reset restores what KVM held before the
+// with the board. Devices travel as JSON, what KVM holds in its own binary form, inside an envelope
+// with magic, version, checksum and a size cap (design law 9), and no list stands for more than its
+// bytes. What can be known to fail at Restore is in the description, which a destination
+// judges before the source pauses; and a destination restores its own power-on state once
+// beforehand, as a rehearsal, since code and caches that are cold cost more than the work itself. Restore takes also a
+// paused machine whose guest has run here: a guest goes back to an earlier point so. A reset restores what KVM held before the
 // first instruction, resets our devices, clears memory and loads the kernel again.
 //
 // # Lock order
 //
-// Machine.mu; the FPGA's control and turn; track.Engine.mu; the switch of slots (lines.go); vcpu.mu; track's exact.mu,
+// Machine.mu (a throttle's and the turns' goroutines take vcpu.mu only); the FPGA's control and turn; track.Engine.mu; the switch of slots (lines.go); vcpu.mu; track's exact.mu,
 // memory's hub, kvm's slotsMu, ring and VM.mu; then a device's own mu. A vCPU thread takes none before
 // exact.mu but its own. Nothing is called with a device's mu held except its interrupt line and its bus.
 //

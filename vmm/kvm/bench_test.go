@@ -1,6 +1,11 @@
 package kvm
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+
+	"github.com/fineline-vmm/fineline/memory"
+)
 
 // The floor under every exit: nothing but KVM_RUN and the kernel's own work.
 func BenchmarkBareRun(b *testing.B) {
@@ -31,6 +36,28 @@ func BenchmarkState(b *testing.B) {
 	for b.Loop() {
 		if _, err := m.cpus[0].State(); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// What a paused guest waits for: its dirty pages taken and re-armed, or only looked at.
+func BenchmarkCollect(b *testing.B) {
+	for _, n := range []int{0, 64, lowPages - dataAddr/memory.PageSize} {
+		m := newStorer(b, VMOptions{})
+		src := m.vm.DirtySource(m.mem)
+		must(b, src.Start())
+		for name, collect := range map[string]func(*memory.PageSet) error{
+			"collect": src.Collect, "peek": src.(memory.Peeker).Peek,
+		} {
+			b.Run(fmt.Sprintf("%s/pages=%d", name, n), func(b *testing.B) {
+				set := m.mem.NewPageSet()
+				for b.Loop() {
+					b.StopTimer()
+					m.write(m.cpus[0], pages(dataAddr, n))
+					b.StartTimer()
+					must(b, collect(set))
+				}
+			})
 		}
 	}
 }
