@@ -52,7 +52,7 @@ type SendOptions struct {
 	PeerTimeout    time.Duration // a peer silent for so long is taken for lost; 0: 10 s
 	ResolveTimeout time.Duration // how long a source in doubt asks by itself, or reconnects in post-copy; 0: 30 s
 	// Recover yields where to connect to after a connection was lost in post-copy; the zero Address stands for the one
-	// before. nil: the source reconnects by itself for ResolveTimeout and then waits for ever.
+	// before. The source tries by itself, too.
 	Recover <-chan Address
 
 	// Progress, if set, is called at each phase and round and besides at most 20 times a second. It

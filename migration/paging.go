@@ -13,20 +13,15 @@ import (
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
-// Holder is a Target whose guest can be held still again after Run: while the connection to its memory
-// is lost. A guest that waits for a page in the kernel may count as held.
-type Holder interface {
-	Pause() error
-	// Resume lets the guest go on if Pause was what held it.
-	Resume() error
-}
-
 // paging is the part of a session that brings the memory after the guest.
 type paging struct {
 	demand *memory.Demand
 	pager  *postcopy.Pager
 	// recoveries yields the source's main connection after one was lost.
 	recoveries chan *visitor
+	// done is closed when complete is set: all memory is here.
+	done     chan struct{}
+	complete wire.Complete
 }
 
 // expectMemory makes the pages of an ABSENT frame come when they are needed.
@@ -45,14 +40,16 @@ func (s *session) expectMemory(payload []byte) error {
 	if err != nil {
 		return errors.Join(err, demand.Close())
 	}
-	s.paging = &paging{demand: demand, pager: pager, recoveries: make(chan *visitor)}
+	s.paging = &paging{demand: demand, pager: pager, recoveries: make(chan *visitor), done: make(chan struct{})}
 	return nil
 }
 
 // page brings all memory, over one set of connections after the other. The guest is this process's already.
 func (s *session) page() error {
+	holder, _ := s.target.(Holder)
+	guest := &hold{holder: holder, log: s.log}
+	err := s.inject(inject.DestinationPaging)
 	for {
-		err := s.inject(inject.DestinationPaging)
 		if err == nil {
 			err = s.pageOnce()
 		}
@@ -65,15 +62,15 @@ func (s *session) page() error {
 			return s.complete(wire.Complete{Ended: true, Faults: s.faults()})
 		}
 		s.interrupt()
-		resume := s.hold()
+		guest.set(true)
 		s.log.Warnf("migration: the guest is paused, since the connection to its memory is lost: %v", err)
 		if s.l.opts.Stalled != nil {
 			s.l.opts.Stalled(err)
 		}
-		if err := s.recover(); err != nil {
+		if err = s.recover(); err != nil {
 			return errors.Join(err, s.paging.demand.Close())
 		}
-		resume()
+		guest.set(false)
 	}
 }
 
@@ -131,7 +128,8 @@ func (s *session) complete(done wire.Complete) error {
 		s.log.Debugf("migration: %v", err)
 		s.interrupt() // a source that asks on a new connection is told again
 	}
-	s.completed.Store(&done)
+	s.paging.complete = done
+	close(s.paging.done)
 	return s.paging.demand.Close()
 }
 
@@ -141,28 +139,6 @@ func (s *session) faults() wire.Faults {
 	return wire.Faults{
 		Count: st.Faults, P50US: us(st.Latency.P50), P99US: us(st.Latency.P99), MaxUS: us(st.Latency.Max),
 		PrefetchHits: st.FaultsCaught, Prefetched: st.PredictedAsked, Background: st.PagesBackground, Late: st.PagesLate,
-	}
-}
-
-// hold pauses the guest, and returns what undoes that. A vCPU that waits for memory in a kernel that does
-// not let go of it can't be waited for; it gets no further either.
-func (s *session) hold() (resume func()) {
-	h, ok := s.target.(Holder)
-	if !ok {
-		return func() {}
-	}
-	paused := make(chan error, 1)
-	go func() { paused <- h.Pause() }()
-	return func() {
-		go func() {
-			err := <-paused
-			if err == nil {
-				err = h.Resume()
-			}
-			if err != nil {
-				s.log.Warnf("migration: the guest stays paused: %v", err)
-			}
-		}()
 	}
 }
 
@@ -200,23 +176,22 @@ func (s *session) welcome(v *visitor) error {
 
 // recovered takes a source's new main connection. For any goroutine.
 func (s *session) recovered(ctx context.Context, v *visitor) error {
-	if done := s.completed.Load(); done != nil {
-		if err := v.send(wire.TypeHello, s.l.hello(v)); err != nil {
-			return err
-		}
-		if err := v.sendBytes(wire.TypeAbsent, nil); err != nil {
-			return err
-		}
-		if err := v.send(wire.TypeComplete, *done); err != nil {
-			return err
-		}
-		return s.hearDone(ctx, v)
-	}
 	s.interrupt() // the newest connection counts
 	select {
 	case s.paging.recoveries <- v:
 		return nil
+	case <-s.paging.done: // only COMPLETE was lost
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	if err := v.send(wire.TypeHello, s.l.hello(v)); err != nil {
+		return err
+	}
+	if err := v.sendBytes(wire.TypeAbsent, nil); err != nil {
+		return err
+	}
+	if err := v.send(wire.TypeComplete, s.paging.complete); err != nil {
+		return err
+	}
+	return s.hearDone(ctx, v)
 }

@@ -118,6 +118,7 @@ type pair struct {
 	stalled  func(error)
 	complete chan error // gets why memory is complete, or never will be
 	ctx      context.Context
+	giveUp   func() // ends ctx
 	// compared is the outcome of comparing the two memories when the destination runs.
 	compared error
 }
@@ -126,7 +127,9 @@ const testPages = 256
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
-	p := &pair{t: t, world: &world{}, deaths: &deaths{}, ctx: t.Context(), complete: make(chan error, 1)}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	t.Cleanup(func() { cancel(nil) })
+	p := &pair{t: t, world: &world{}, deaths: &deaths{}, ctx: ctx, giveUp: func() { cancel(ErrGiveUp) }, complete: make(chan error, 1)}
 	p.src = p.newSide(source, 101)
 	p.dst = p.newSide(destination, 202)
 	if err := p.src.boot(); err != nil {
@@ -174,6 +177,9 @@ func (p *pair) plan(text string) {
 	for _, s := range []*side{p.src, p.dst} {
 		s.hooks.plan = plan.WithKill(func() {
 			s.vanish()
+			if s == p.src {
+				p.giveUp() // a dead process does not wait for its network
+			}
 			close(p.deaths.of(s.process.PID))
 		})
 	}

@@ -43,7 +43,7 @@ func (p *pair) verifyGuest() {
 func (p *pair) neverConverge() {
 	p.opts.Rule = Rule{MaxDowntime: 1, MaxRounds: 1}
 	p.opts.Progress = func(Progress) {
-		_ = p.src.mem.StoreUint64(testPages/4*memory.PageSize, 0) // where the guest has only zeros
+		_ = p.src.mem.StoreUint64((testPages/4+1)*memory.PageSize, 0) // a page of zeros
 	}
 }
 

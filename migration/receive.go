@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -78,8 +77,7 @@ type session struct {
 	built    bool // Prepare has succeeded
 	accepted bool // the journal may know of this session
 
-	paging    *paging                       // nil before ABSENT; others may look when ended is closed
-	completed atomic.Pointer[wire.Complete] // all memory is here
+	paging *paging // nil before ABSENT; others may look when ended is closed
 
 	visits    chan *visitor // the source on a new connection
 	decisions chan Decision

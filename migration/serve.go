@@ -81,6 +81,9 @@ func (s *sender) serve() error {
 		if err == nil {
 			err = s.serveOnce()
 		}
+		if err == nil && s.time.now < stageRunning {
+			return nil // it could not be started there
+		}
 		if err == nil {
 			return s.time.enter(stageComplete)
 		}
@@ -140,7 +143,10 @@ func (s *sender) awaitComplete(ctx context.Context) error {
 	return errComplete
 }
 
-// reconnect replaces the connections. It tries by itself for a while, then whenever it is told to.
+// patientRetry is the wait between two attempts to reconnect when many have failed.
+const patientRetry = 10 * time.Second
+
+// reconnect replaces the connections. It never stops trying, but may be told of a better address.
 func (s *sender) reconnect() error {
 	deadline := s.clock.Now() + s.opts.ResolveTimeout
 	var dead <-chan struct{}
@@ -156,14 +162,12 @@ func (s *sender) reconnect() error {
 			return nil
 		}
 		s.opts.Log.Debugf("migration: cannot reconnect: %v", err)
-		var again <-chan time.Time
-		if s.clock.Now() < deadline {
-			again = time.After(wait)
-		} else {
-			s.opts.Log.Warnf("migration: the guest waits at the destination for memory: %v; repair the link and recover", err)
+		if s.clock.Now() > deadline {
+			wait = patientRetry
+			s.opts.Log.Warnf("migration: the guest waits at the destination for memory: %v; repair the link, or say where to go on", err)
 		}
 		select {
-		case <-again:
+		case <-time.After(wait):
 		case to := <-s.opts.Recover:
 			s.redirect(to)
 		case <-dead:
