@@ -1,10 +1,10 @@
 package predict
 
 const (
-	zones     = 16
-	zoneReach = 4096 // 16 MiB: farther away it is another zone
-	contexts  = 4096
-	surest    = 3
+	zones       = 16
+	zoneReach   = 4096 // 16 MiB: farther away it is another zone
+	contextBits = 12
+	surest      = 3
 )
 
 // markov knows which distance followed two distances: a Markov chain on distances, as in Kandiraju
@@ -15,7 +15,7 @@ const (
 type markov struct {
 	zones [zones]zone
 	clock uint64
-	table [contexts]follower
+	table [1 << contextBits]follower
 }
 
 // zone is one place where the guest is at work.
@@ -26,7 +26,7 @@ type zone struct {
 
 	// expected are the pages that were foretold from last, in order: if one of them misses, then
 	// those before it have been touched.
-	expected [MaxPages * 2]uint64
+	expected [mostPicked + 1]uint64
 	count    int
 }
 
@@ -120,8 +120,7 @@ func (m *markov) step(z *zone, page uint64) {
 }
 
 func (m *markov) place(context [2]int64) *follower {
-	h := (uint64(context[0])*0x9e3779b97f4a7c15 + uint64(context[1])) * 0xbf58476d1ce4e5b9
-	return &m.table[h>>52]
+	return &m.table[hash(hash(uint64(context[0]), 64)+uint64(context[1]), contextBits)]
 }
 
 // foretell walks the chain from where the zone is and names the pages on the way.

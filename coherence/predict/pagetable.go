@@ -17,11 +17,12 @@ const (
 // what lies together in virtual memory is fetched together, wherever it lies in RAM: pages, and
 // the tables of the next level too. Compare US12019554.
 type pagetable struct {
-	options *Options
-	tables  [][entries]uint64 // a ring
-	stored  int               // tables so far
-	index   []uint32          // of entries by hash of their target: the entry's number + 1
-	scratch [entries]uint64
+	options   *Options
+	tables    [][entries]uint64 // a ring
+	stored    int               // tables so far
+	index     []uint32          // of entries by hash of their target: the entry's number + 1
+	indexBits int
+	scratch   [entries]uint64
 
 	virtual strategy
 	picker  picker // of entries
@@ -33,10 +34,12 @@ func newPagetable(o *Options) strategy {
 		ram = min(ram+r.Pages, maxPage)
 	}
 	n := int(min(max(ram/entries, fewestTables), mostTables))
+	indexBits := bits.Len(uint(2*entries*n - 1))
 	p := &pagetable{
-		options: o,
-		tables:  make([][entries]uint64, n),
-		index:   make([]uint32, 1<<bits.Len(uint(2*entries*n-1))),
+		options:   o,
+		tables:    make([][entries]uint64, n),
+		index:     make([]uint32, 1<<indexBits),
+		indexBits: indexBits,
 	}
 	entry := &Options{
 		RAM:    []Range{{First: 0, Pages: uint64(n) * tableSpan}},
@@ -64,19 +67,15 @@ func (p *pagetable) arrived(_ uint64, content []byte) {
 	p.tables[slot] = p.scratch
 	for i, t := range p.scratch {
 		if t != 0 {
-			p.index[p.hash(t)] = uint32(slot*tableSpan+i) + 1
+			p.index[hash(t, p.indexBits)] = uint32(slot*tableSpan+i) + 1
 		}
 	}
-}
-
-func (p *pagetable) hash(target uint64) uint64 {
-	return target * 0x9e3779b97f4a7c15 >> (64 - bits.Len(uint(len(p.index)-1)))
 }
 
 // entryOf returns the number of an entry that points at target. Of several it is the one that
 // arrived last.
 func (p *pagetable) entryOf(target uint64) (uint64, bool) {
-	number := uint64(p.index[p.hash(target)]) - 1
+	number := uint64(p.index[hash(target, p.indexBits)]) - 1
 	if number == ^uint64(0) || p.target(number) != target {
 		return 0, false
 	}
@@ -99,11 +98,11 @@ func (p *pagetable) hit(page uint64, out *picker) {
 
 // ask lets a strategy name entries and picks what they point at.
 func (p *pagetable) ask(call func(uint64, *picker), number uint64, out *picker) {
-	var named [MaxPages + beyond]uint64
+	var named [mostPicked]uint64
 	p.picker.begin(number, named[:0], out.room)
 	call(number, &p.picker)
 	for _, number := range p.picker.take() {
-		out.pick(p.target(number) &^ largeTarget)
+		out.add(p.target(number) &^ largeTarget)
 	}
 }
 

@@ -29,6 +29,8 @@ func Patterns(seed uint64) []Trace {
 			clusters(random, 8, 512), clusters(random, 8, 512), clusters(random, 8, 512), clusters(random, 8, 512)}},
 		one("periodic", periodic(5000, []int64{1, 1, 6, -3, 20}, 6000)),
 		one("random", uniform(random, ramPages, 12_000)),
+		{Name: "4 random", Pages: ramPages, VCPUs: [][]uint64{
+			uniform(random, ramPages, 4000), uniform(random, ramPages, 4000), uniform(random, ramPages, 4000), uniform(random, ramPages, 4000)}},
 		one("zipf", zipf(random, ramPages, 60_000)),
 	}
 	return append(traces, tableTraces(random)...)
