@@ -15,9 +15,14 @@ const (
 	largePages = 512 // 2 MiB
 )
 
-// strangers bounds the words that make no sense in a page table: some, since a guest
-// maps devices and swaps pages out.
-const strangers = 16
+const (
+	// strangers bounds the words that make no sense in a page table: some, since a guest maps
+	// devices and swaps pages out.
+	strangers = 16
+	// fewestEntries is what a table must have to be kept: of fewer there is little to foretell, and
+	// data pages with one or two words that could be entries are many.
+	fewestEntries = 4
+)
 
 // decode reads a page as a page-table page into target: what each entry points at, 0 for nothing, with
 // largeTarget for 2 MiB. It says whether the page looks like one: nearly all words that are not
@@ -46,7 +51,7 @@ func decode(content []byte, o *Options, target *[entries]uint64) bool {
 		target[i], last = t, t
 		present++
 	}
-	return present > odd && inOrder <= present*3/4
+	return present >= fewestEntries && present > odd && inOrder <= present*3/4
 }
 
 // largeTarget marks a target of 2 MiB; page numbers are smaller.
