@@ -16,6 +16,7 @@ type page struct {
 	unmapped  bool  // the first touch is shown
 	touched   bool  // the guest has touched it, or waits for it
 	due       int64 // when asked: the step of its arrival
+	skip      int   // when not absent: this many pages behind it are not either
 }
 
 // pager is the destination, the link and the source in one.
@@ -29,8 +30,8 @@ type pager struct {
 	arrivals []uint64 // pages that are asked for, in the order of their arrival
 	linkFree int64    // when the source has sent all that was asked for
 
-	cursor         uint64 // of the background copy
-	backgroundDone int64  // the step up to which it has run
+	cursor         int   // of the background copy
+	backgroundDone int64 // the step up to which it has run
 
 	predicted int      // pages, for ShowEvery
 	scratch   []uint64 // the predictor's answers
@@ -75,18 +76,32 @@ func (p *pager) advance(now int64) {
 	}
 }
 
-// push sends the next absent page in the background, if there is one.
+// push sends the next absent page in the background, from the cursor on and round, if there is one.
 func (p *pager) push() {
-	for range p.pages {
-		at := p.cursor
-		p.cursor = (at + 1) % uint64(len(p.pages))
-		if p.pages[at].state == absent {
-			p.report.Background++
-			p.arrive(at)
-			return
-		}
+	at := p.nextAbsent(p.cursor)
+	if at == len(p.pages) {
+		at = p.nextAbsent(0)
 	}
-	p.Background = false
+	if at == len(p.pages) {
+		p.Background = false
+		return
+	}
+	p.cursor = at + 1
+	p.report.Background++
+	p.arrive(uint64(at))
+}
+
+// nextAbsent returns the first absent page from at on, len(pages) if there is none. Pages never become
+// absent again, so what was skipped once stays skipped: the way is halved each time it is gone.
+func (p *pager) nextAbsent(at int) int {
+	for at < len(p.pages) && p.pages[at].state != absent {
+		pg := &p.pages[at]
+		if next := at + 1 + pg.skip; next < len(p.pages) && p.pages[next].state != absent {
+			pg.skip += 1 + p.pages[next].skip
+		}
+		at += 1 + pg.skip
+	}
+	return at
 }
 
 func (p *pager) arrive(at uint64) {
@@ -146,7 +161,7 @@ func (p *pager) fault(at uint64, now int64) {
 		p.linkFree = max(p.linkFree, now+p.LatencySteps/2) + p.PageSteps
 		p.send(at)
 	}
-	p.cursor = (at + 1) % uint64(len(p.pages))
+	p.cursor = int(at) + 1
 	p.ask(p.predictor.Miss(at, p.scratch[:0], p.Window), now)
 }
 
