@@ -17,10 +17,9 @@ type pageBits struct {
 // newPageBits returns an empty set that can hold the pages of like.
 func newPageBits(like *memory.PageSet) *pageBits {
 	first, last := ^uint64(0), uint64(0)
-	like.Range(func(gpa memory.GPA) bool {
-		number := pageNumber(gpa)
-		first, last = min(first, number), max(last, number)
-		return true
+	like.RangeWords(func(base memory.GPA, word uint64) {
+		first = min(first, pageNumber(base))
+		last = max(last, pageNumber(base)+uint64(bits.Len64(word))-1)
 	})
 	if first > last {
 		return &pageBits{}
@@ -32,10 +31,12 @@ func newPageBits(like *memory.PageSet) *pageBits {
 // pageBitsOf returns the set of the pages of set.
 func pageBitsOf(set *memory.PageSet) *pageBits {
 	b := newPageBits(set)
-	set.Range(func(gpa memory.GPA) bool {
-		word, mask := b.locate(pageNumber(gpa))
-		word.Store(word.Load() | mask) // nobody else has it yet
-		return true
+	set.RangeWords(func(base memory.GPA, word uint64) {
+		i, shift := (pageNumber(base)-b.base)/64, pageNumber(base)%64
+		b.words[i].Or(word << shift)
+		if high := word >> (63 - shift) >> 1; high != 0 { // shifted by 64 in all when shift is 0
+			b.words[i+1].Or(high)
+		}
 	})
 	return b
 }

@@ -1,6 +1,8 @@
 package postcopy
 
 import (
+	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -38,4 +40,51 @@ func (g *demandGuest) load(gpa memory.GPA) (byte, error) {
 	remote := []unix.RemoteIovec{{Base: m.HostAddr + uintptr(gpa-m.Base), Len: 1}}
 	_, err := unix.ProcessVMReadv(unix.Getpid(), local, remote, 0)
 	return b[0], err
+}
+
+// TestDemand is the whole of it with missing memory and threads that fault in the kernel, and a connection that is lost.
+func TestDemand(t *testing.T) {
+	const pages = 3000
+	g := newDemandGuest(t, pages)
+	source, err := memory.New([]memory.Region{{SizeBytes: pages * memory.PageSize}}, memory.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	all := allPages(source)
+	for _, gpa := range all {
+		if err := source.WriteAt(gpa, sourcePage(gpa)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var cpus sync.WaitGroup
+	for cpu := range 3 {
+		cpus.Go(func() {
+			rnd := rand.New(rand.NewPCG(1, uint64(cpu)))
+			for _, i := range rnd.Perm(pages) {
+				got, err := g.load(all[i])
+				if want := sourcePage(all[i])[0]; err != nil || got != want {
+					t.Errorf("page %#x begins with %#x, %v; want %#x", i, got, err, want)
+					return
+				}
+			}
+		})
+	}
+	s := NewServer(source, setOf(source, all...), ServerOptions{})
+	p, err := NewPager(g.demand, PagerOptions{Predictor: "auto", RAM: g.guest.Regions()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, frames := range []int64{30, 30, 0} {
+		l, _ := cutLinks(t, 1, frames, 0.5)
+		complete, err := recoverOnce(s, p, l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if complete != (frames == 0) {
+			t.Fatalf("complete: %v, cut: %d", complete, frames)
+		}
+	}
+	cpus.Wait()
+	t.Logf("%+v", p.Stats())
 }

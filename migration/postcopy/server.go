@@ -75,7 +75,7 @@ func NewServer(mem Source, pages *memory.PageSet, opts ServerOptions) *Server {
 	s := &Server{mem: mem, opts: opts}
 	s.gate.init()
 	s.pages, s.unsent = pageBitsOf(pages), pageBitsOf(pages)
-	s.whole, s.urged = newPageBits(pages), newPageBits(pages)
+	s.whole, s.urged = &pageBits{}, newPageBits(pages)
 	return s
 }
 
@@ -93,17 +93,15 @@ func (s *Server) Reset(absent *memory.PageSet) error {
 	if err != nil {
 		return err
 	}
-	unsent := newPageBits(absent)
+	whole := newPageBits(absent)
 	absent.Range(func(gpa memory.GPA) bool {
-		page := pageNumber(gpa)
-		if !s.unsent.has(page) {
-			s.whole.add(page)
+		if page := pageNumber(gpa); s.whole.has(page) || !s.unsent.has(page) {
+			whole.add(page)
 		}
-		unsent.add(page)
 		return true
 	})
-	s.unsent, s.pages = unsent, pageBitsOf(absent)
-	s.urged = newPageBits(absent)
+	s.pages, s.unsent = pageBitsOf(absent), pageBitsOf(absent)
+	s.whole, s.urged = whole, newPageBits(absent)
 	return nil
 }
 
