@@ -77,6 +77,7 @@ func (a *answerer) sendMissed(page uint64) error {
 	if !s.urged.add(page) {
 		return nil
 	}
+	s.stats.missed.Add(1)
 	claimed := s.unsent.take(page)
 	if !claimed {
 		s.stats.again.Add(1)

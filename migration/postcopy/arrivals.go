@@ -16,8 +16,9 @@ const (
 	onBackground             // pages that are absent, each once
 )
 
-// arrivals stores what one connection brings. Every record is checked at its use (design law 5): a page that this connection may
-// not bring ends the run. So the pages on it are no more than were asked for, or were absent.
+// arrivals stores what one connection brings. Every record is checked at its use (design law 5): a page that
+// this connection may not bring ends the run. So the pages on it are no more than were asked for, or were
+// absent.
 type arrivals struct {
 	*run
 	conn Conn
@@ -76,6 +77,9 @@ func (a *arrivals) read() error {
 func (a *arrivals) frame(payload []byte) error {
 	a.arrived.Store(int64(time.Since(a.begin)))
 	a.patience = framePatience
+	if len(payload) == 0 {
+		return protocolErrorf("a frame without pages")
+	}
 	for len(payload) > 0 {
 		rec, rest, err := wire.NextRecord(payload)
 		if err != nil {
@@ -138,12 +142,13 @@ func (a *arrivals) page(page uint64, fill func(memory.GPA) (bool, error)) error 
 	return nil
 }
 
-// framePatience is for how long a frame of the background yields in all. Where answers come from near, that is several of them; where they
-// are long in coming nothing is won by waiting, and 64 KiB in this time is more than such links have.
+// framePatience is for how long a frame of the background yields in all. Where answers come from near, that is
+// several of them; where they are long in coming nothing is won by waiting, and 64 KiB in this time is more
+// than such links have.
 const framePatience = 300 * time.Microsecond
 
-// yield has the background wait while somebody waits for a page: where processors are few, the answer needs ours, and while we
-// do not read the source does not write.
+// yield has the background wait while somebody waits for a page: where processors are few, the answer needs
+// ours, and while we do not read the source does not write.
 func (a *arrivals) yield() {
 	if a.role != onBackground || a.patience <= 0 {
 		return
@@ -187,8 +192,8 @@ func (a *arrivals) stored(page uint64, filled bool) {
 	}
 }
 
-// roundEnd ends a background stream. When all have ended, everything that is still absent has been asked for, and is on its way on the
-// fault connection.
+// roundEnd ends a background stream. When all have ended, everything that is still absent has been asked for,
+// and is on its way on the fault connection.
 func (a *arrivals) roundEnd(f wire.Frame) error {
 	end, err := wire.Decode[wire.RoundEnd](f)
 	if err != nil {

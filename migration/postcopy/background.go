@@ -42,8 +42,8 @@ func (st *stream) run() error {
 	}
 }
 
-// gather claims and encodes the pages of one frame, which ascend; none when all are claimed. Page by page, so that what is
-// claimed and not yet on the wire, and would be sent twice if it were asked for, is little.
+// gather claims and encodes the pages of one frame, which ascend; none when all are claimed. Page by page, so
+// that what is claimed and not yet on the wire, and would be sent twice if it were asked for, is little.
 func (st *stream) gather() (count int, err error) {
 	s := st.server
 	for last := uint64(0); !st.batch.Full(); count++ {
@@ -85,8 +85,8 @@ func (st *stream) end() error {
 	})
 }
 
-// claimNext claims the first unclaimed page from the cursor on, around the end. A page beyond the end of a frame that has
-// begun (last is its highest page, 0 for none) begins another: false, as when there is none.
+// claimNext claims the first unclaimed page from the cursor on, around the end. A page beyond the end of a
+// frame that has begun (last is its highest page, 0 for none) begins another: false, as when there is none.
 func (s *Server) claimNext(last uint64) (uint64, bool) {
 	for {
 		from := s.cursor.Load()

@@ -99,8 +99,8 @@ func startSource(t testing.TB, pages uint64, background int) []Conn {
 	return conns
 }
 
-// BenchmarkFill is what one page of missing memory costs without any connection: a thread faults, the fault is read, the page
-// is filled, the thread goes on. Page requests are measured against it.
+// BenchmarkFill is what one page of missing memory costs without any connection: a thread faults, the fault is
+// read, the page is filled, the thread goes on. Page requests are measured against it.
 func BenchmarkFill(b *testing.B) {
 	const pages = 8 << 10
 	for b.Loop() {
@@ -136,9 +136,9 @@ func report(b *testing.B, name string, h *hdrhistogram.Histogram) {
 	b.ReportMetric(float64(h.ValueAtQuantile(99)/1000), name+"-p99-µs")
 }
 
-// BenchmarkRequest is the latency of page requests between two processes over Unix sockets, for one guest CPU that touches pages at
-// random, without and with background streams: as the CPU sees it ("touch", of pages that it waited for or not: those of more than
-// 5 µs), and from the miss seen to the page in place.
+// BenchmarkRequest is the latency of page requests between two processes over Unix sockets, for one guest CPU
+// that touches pages at random, without and with background streams: as the CPU sees it ("touch", of pages that
+// it waited for or not: those of more than 5 µs), and from the miss seen to the page in place.
 func BenchmarkRequest(b *testing.B) {
 	for _, background := range []int{0, 1, 2} {
 		b.Run(fmt.Sprintf("background=%d", background), func(b *testing.B) {

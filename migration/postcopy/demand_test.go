@@ -42,7 +42,8 @@ func (g *demandGuest) load(gpa memory.GPA) (byte, error) {
 	return b[0], err
 }
 
-// TestDemand is the whole of it with missing memory and threads that fault in the kernel, and a connection that is lost.
+// TestDemand is the whole of it with missing memory and threads that fault in the kernel, and a connection that
+// is lost.
 func TestDemand(t *testing.T) {
 	const pages = 3000
 	g := newDemandGuest(t, pages)

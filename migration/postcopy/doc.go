@@ -1,3 +1,86 @@
-// Package postcopy delivers the memory of a guest that runs at the destination already: a Server at the source, a
-// Pager at the destination.
+// Package postcopy delivers the memory of a guest that runs at the destination already. A Server at the source
+// has the guest's pages, which never change again; a Pager at the destination fills what is missing
+// (memory.Demand). Both work on connections that are handed in after their greeting. Ownership, journal, the
+// guest's state and the decision to connect again are package migration's.
+//
+// # Sequence
+//
+// One fault connection, and any number of background connections:
+//
+//	destination                                   source
+//	                            fault
+//	  REQUEST {missed, predicted ...}   ------->
+//	                                    <-------  PAGES {missed}
+//	                                    <-------  PAGES {up to 4 predicted} ...
+//	                          background
+//	                                    <-------  PAGES ...
+//	                                    <-------  ROUND_END {1, pages of this stream}
+//
+// The source answers requests until its caller stops it. The destination is done when nothing is absent; its
+// caller says so on a connection of its own (COMPLETE), and closes these only when that is answered, else the
+// source would take them for lost.
+//
+// # Who sends a page
+//
+// The source claims each page once, by a bit in an atomic bitmap, and who has claimed it encodes it: with the
+// caller's encoder, lines against what the destination has where that is known. A missed page that somebody
+// else has claimed is on its way behind other pages; it is sent again at once, whole, since its encoder may
+// have one answer only. On a fault connection no page is sent twice: a second request finds the first answer
+// under way. So:
+//
+//   - a fault connection brings only pages that were asked for on it, each once;
+//   - all background connections together bring only pages that were absent when they began, each once.
+//
+// The Pager holds the source to both (design law 5). They bound what a hostile source can make it do; every
+// frame has a page, so each is progress. Which of two copies of a page comes first does not matter: memory
+// takes a page only while it is absent, so what is late is dropped, and never overwrites what the guest has
+// written. Lines are applied to the old content of a page that is absent.
+//
+// When all background streams have ended, every page has been sent, and what is absent was asked for: anything
+// else is a protocol error. In frames pages ascend, from frame to frame they do not.
+//
+// # Latency
+//
+// A guest CPU that waits costs more than anything else here. Between the fault and the page there are two
+// wake-ups, one in each process: the goroutine that learns of the fault writes the request, the one that reads
+// it writes the answer, alone in a frame and in one system call, and the one that reads that fills the page.
+// Predicted pages go in small frames by another goroutine, so that the next request waits for one of them at
+// most; the newest request's predictions go first, and those of many requests ago are dropped, to come by the
+// background.
+//
+// The background is what stands in the way, on few processors above all (priority.go has the figures):
+//
+//   - its frames are small, and its pages are claimed one by one;
+//   - at the source it stops while a request is answered; at the destination it stops, for a bounded time a
+//     frame, while somebody waits, and what is not read is not written;
+//   - its goroutines have threads of their own with a lower priority;
+//   - while they run, Go may use as many more threads.
+//
+// It goes on just behind the last missed page and around the end, so that it runs ahead of a guest that goes
+// through its memory, on all connections together: they take pages from one cursor.
+//
+// # Prediction
+//
+// A predictor (package coherence/predict) names the pages that the guest will want. How many of them are asked
+// for is adapted from misses, the only thing that is seen: see window.
+//
+// # A lost connection
+//
+// The Pager ends with an error and keeps what it has, and what was waited for; so does the Server. The caller
+// brings the set of pages that are still absent to the source (Pager.Absent, Server.Reset), and both begin
+// again on new connections. What of this set was claimed before goes whole, since the encoder is done with it
+// and nobody knows whether it arrived. The Pager asks first for what is waited for.
+//
+// There are no heartbeats. A source that has something to bring brings it, so silence on all connections for
+// the peer timeout is a lost connection, as is a request without its page or a frame that the peer does not
+// take. A source that has sent everything waits without a limit: its caller watches its own connection.
+//
+// # Rejected
+//
+// A queue between fault and request, or between frame and fill: each hand-over between goroutines costs some 10
+// µs and, when all threads are busy, a time slice. Requests on the background's connection, answers between its
+// frames (QEMU before preemption): a fault waits for what the socket's buffer holds. One priority for all and
+// nothing else: a page was in place after 2.5 ms at the 99th percentile where now it takes 0.2 ms. The source
+// as the one that knows when nothing is absent: it does not know what arrived. Counting the use of pages that
+// were predicted: the destination would have to leave them unmapped, and each use would cost a fault.
 package postcopy

@@ -15,8 +15,8 @@ import (
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
-// fakeMemory is a guest's memory at the destination with absent pages, whose guest is the test: touch waits for a page as a vCPU
-// does. It checks that a page is never filled twice.
+// fakeMemory is a guest's memory at the destination with absent pages, whose guest is the test: touch waits for
+// a page as a vCPU does. It checks that a page is never filled twice.
 type fakeMemory struct {
 	guest *memory.Guest // its content
 
@@ -235,8 +235,8 @@ func (l *links) close() {
 	}
 }
 
-// runBoth serves and pages over the links until both have returned, and returns both errors. As the callers do, each side
-// closes its connections when it fails, and the source is told when the destination has everything.
+// runBoth serves and pages over the links until both have returned, and returns both errors. As the callers do,
+// each side closes its connections when it fails, and the source is told when the destination has everything.
 func runBoth(s *Server, p *Pager, l *links) (serveErr, runErr error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

@@ -9,8 +9,8 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// misses are the pages that somebody waits for, each from the instant at which that was seen until it is in place, and
-// how long that took. They are as many as there are threads that can wait.
+// misses are the pages that somebody waits for, each from the instant at which that was seen until it is in
+// place, and how long that took. They are as many as there are threads that can wait.
 type misses struct {
 	waiting atomic.Int32 // len(since); read at each arrival
 
@@ -30,8 +30,8 @@ func newMisses() *misses {
 	return &misses{since: map[uint64]time.Time{}, latency: hdrhistogram.New(1, int64(maxLatency), latencyFigures)}
 }
 
-// open notes a miss. Whoever fills a page does that first and calls settle then, so a caller that finds the page absent after open
-// knows that settle will see it.
+// open notes a miss. Whoever fills a page does that first and calls settle then, so a caller that finds the
+// page absent after open knows that settle will see it.
 func (m *misses) open(page uint64, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -82,7 +82,8 @@ func (m *misses) waitIdle(limit time.Duration) time.Duration {
 	return time.Since(begin)
 }
 
-// restart begins the times of all misses anew, and returns their pages: the guest was paused, and they are asked for again.
+// restart begins the times of all misses anew, and returns their pages: the guest was paused, and they are
+// asked for again.
 func (m *misses) restart(now time.Time) []uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()

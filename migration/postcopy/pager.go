@@ -28,12 +28,13 @@ type PagerOptions struct {
 	Predictor string
 	// RAM is the guest's memory; only a predictor needs it.
 	RAM []memory.Region
-	// PeerTimeout is how long a request may go unanswered, and all connections bring nothing while pages are absent; 0: DefaultPeerTimeout.
+	// PeerTimeout is how long a request may go unanswered, and all connections bring nothing while pages are
+	// absent; 0: DefaultPeerTimeout.
 	PeerTimeout time.Duration
 }
 
-// Pager is the destination's half: it asks for the pages that somebody waits for and stores what arrives. Stats and Absent
-// may be called at any time; one Run runs at a time.
+// Pager is the destination's half: it asks for the pages that somebody waits for and stores what arrives. Stats
+// and Absent may be called at any time; one Run runs at a time.
 type Pager struct {
 	mem    Memory
 	opts   PagerOptions
@@ -56,16 +57,17 @@ func NewPager(mem Memory, opts PagerOptions) (*Pager, error) {
 	return p, err
 }
 
-// Absent returns the pages that are absent now: what the source is sent before a Run over new connections, and gives to
-// Server.Reset. Pages may arrive only in Run, so between two Runs it stays as it is.
+// Absent returns the pages that are absent now: what the source is sent before a Run over new connections, and
+// gives to Server.Reset. Pages may arrive only in Run, so between two Runs it stays as it is.
 func (p *Pager) Absent() *memory.PageSet { return p.mem.Absent() }
 
 // errComplete ends a run's goroutines when nothing is absent.
 var errComplete = errors.New("every page is there")
 
-// Run fetches pages until none is absent, and returns nil then. On an error (of a connection: ErrConnectionLost,
-// ErrPeerSilent or wire.ErrProtocol; of the memory; the cause of ctx) everything that arrived stays, and a new Run with new connections
-// goes on, with the requests that were not answered first. Their time is counted from then, since the guest is paused in between.
+// Run fetches pages until none is absent, and returns nil then. On an error (of a connection:
+// ErrConnectionLost, ErrPeerSilent or wire.ErrProtocol; of the memory; the cause of ctx) everything that
+// arrived stays, and a new Run with new connections goes on, with the requests that were not answered first.
+// Their time is counted from then, since the guest is paused in between.
 func (p *Pager) Run(ctx context.Context, fault Conn, background []Conn) error {
 	if p.mem.Len() == 0 {
 		return nil

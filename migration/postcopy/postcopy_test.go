@@ -10,8 +10,8 @@ import (
 	"github.com/fineline-vmm/fineline/memory"
 )
 
-// guests runs n guest CPUs that touch pages in random order and write to what they touched, until stop; it returns what was
-// written, when they have ended.
+// guests runs n guest CPUs that touch pages in random order and write to what they touched, until stop; it
+// returns what was written, when they have ended.
 func (m *fakeMemory) guests(n int, seed uint64, stop <-chan struct{}) (wait func() map[memory.GPA]uint64) {
 	var tasks sync.WaitGroup
 	var mu sync.Mutex

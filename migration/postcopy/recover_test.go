@@ -50,8 +50,8 @@ func cutLinks(t testing.TB, background int, frames int64, part float64) (*links,
 	return l, cut
 }
 
-// hybrid is a source and a destination in the last phase of a hybrid migration: the destination has old content of some pages, the
-// set of them is absent, and one line of each has changed.
+// hybrid is a source and a destination in the last phase of a hybrid migration: the destination has old content
+// of some pages, the set of them is absent, and one line of each has changed.
 type hybrid struct {
 	source *memory.Guest
 	stale  *memory.PageSet

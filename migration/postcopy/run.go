@@ -46,8 +46,8 @@ func (r *run) start() {
 	}
 }
 
-// readFaults asks for what somebody waits for. It alone writes to the fault connection, so that between a fault and its request
-// there is no hand-over.
+// readFaults asks for what somebody waits for. It alone writes to the fault connection, so that between a fault
+// and its request there is no hand-over.
 func (r *run) readFaults() error {
 	for _, page := range r.misses.restart(r.begin) {
 		if err := r.ask(page); err != nil {

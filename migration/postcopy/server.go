@@ -105,11 +105,11 @@ func (s *Server) Reset(absent *memory.PageSet) error {
 	return nil
 }
 
-// Serve delivers over the connections: requests on fault, everything else on background, which may be
-// empty. A background stream ends with ROUND_END when all pages have been sent on some connection, and requests are answered
-// on, so Serve never returns nil: it returns the cause of ctx when that ends, which is how the caller says that
-// the destination has everything, or a connection's error. After an error the same Server goes on by Reset and
-// Serve; see there.
+// Serve delivers over the connections: requests on fault, everything else on background, which may be empty. A
+// background stream ends with ROUND_END when all pages have been sent on some connection, and requests are
+// answered on, so Serve never returns nil: it returns the cause of ctx when that ends, which is how the caller
+// says that the destination has everything, or a connection's error. After an error the same Server goes on by
+// Reset and Serve; see there.
 func (s *Server) Serve(ctx context.Context, fault Conn, background []Conn) error {
 	g := newGroup(ctx, append([]Conn{fault}, background...))
 	a := newAnswerer(s, g.ctx, fault)

@@ -6,7 +6,8 @@ import (
 	"github.com/fineline-vmm/fineline/memory"
 )
 
-// BenchmarkNewServer is part of the time for which the guest stands still: 8 GiB above and below the hole, all to be delivered.
+// BenchmarkNewServer is part of the time for which the guest stands still: 8 GiB above and below the hole, all
+// to be delivered.
 func BenchmarkNewServer(b *testing.B) {
 	guest, err := memory.New([]memory.Region{{SizeBytes: 3 << 30}, {Base: 4 << 30, SizeBytes: 5 << 30}}, memory.Options{})
 	if err != nil {

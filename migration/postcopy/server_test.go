@@ -30,7 +30,8 @@ func ask(t testing.TB, c *Conn, pages ...uint64) {
 	}
 }
 
-// TestMissedPageComesAlone: the missed page in a frame of its own, then the predicted ones in small frames, none twice.
+// TestMissedPageComesAlone: the missed page in a frame of its own, then the predicted ones in small frames,
+// none twice.
 func TestMissedPageComesAlone(t *testing.T) {
 	source := newSource(t, 300)
 	all := setOf(source, allPages(source)...)

@@ -8,7 +8,8 @@ import (
 // ServerStats is what a Server has done since it was made. Pages sent twice count twice.
 type ServerStats struct {
 	Requests        uint64 `json:"requests"`         // frames
-	PagesAgain      uint64 `json:"pages_again"`      // asked for though claimed before
+	PagesMissed     uint64 `json:"pages_missed"`     // sent because somebody waits for them
+	PagesAgain      uint64 `json:"pages_again"`      // of these, the ones that were claimed before
 	PagesPredicted  uint64 `json:"pages_predicted"`  // sent because they were predicted
 	PagesBackground uint64 `json:"pages_background"` // sent unasked
 	FaultBytes      uint64 `json:"fault_bytes"`      // on fault connections, headers included
@@ -16,15 +17,15 @@ type ServerStats struct {
 }
 
 type serverCounters struct {
-	requests, again, predicted, background atomic.Uint64
-	faultBytes, backgroundBytes            atomic.Uint64
+	requests, missed, again, predicted, background atomic.Uint64
+	faultBytes, backgroundBytes                    atomic.Uint64
 }
 
 // Stats may be called at any time.
 func (s *Server) Stats() ServerStats {
 	c := &s.stats
 	return ServerStats{
-		Requests: c.requests.Load(), PagesAgain: c.again.Load(), PagesPredicted: c.predicted.Load(),
+		Requests: c.requests.Load(), PagesMissed: c.missed.Load(), PagesAgain: c.again.Load(), PagesPredicted: c.predicted.Load(),
 		PagesBackground: c.background.Load(), FaultBytes: c.faultBytes.Load(), BackgroundBytes: c.backgroundBytes.Load(),
 	}
 }
@@ -43,16 +44,16 @@ type PagerStats struct {
 	PagesLate       uint64 `json:"pages_late"`       // dropped: they were there already
 
 	PredictedAsked uint64 `json:"predicted_asked"` // pages asked for because they were predicted
-	// PredictedRight and PredictedWrong count the misses that the predictor had named beforehand, and those that it had
-	// not: what can be seen of its quality, since the use of a page that is there is not seen.
+	// PredictedRight and PredictedWrong count the misses that the predictor had named beforehand, and those
+	// that it had not: what can be seen of its quality, since the use of a page that is there is not seen.
 	PredictedRight uint64 `json:"predicted_right"`
 	PredictedWrong uint64 `json:"predicted_wrong"`
 
 	Bytes uint64 `json:"bytes"` // payloads of PAGES that were stored or dropped
 }
 
-// Latency is the distribution of the times from the instant at which a miss was seen here to that at which the page was
-// in place.
+// Latency is the distribution of the times from the instant at which a miss was seen here to that at which the
+// page was in place.
 type Latency struct {
 	Count uint64        `json:"count"`
 	P50   time.Duration `json:"p50_ns"`

@@ -8,10 +8,10 @@ const (
 	maxWindow = wire.MaxRequestPages - 1
 )
 
-// window chooses how many of the predicted pages are asked for. The use of a page that is there is not seen; a miss
-// is. So the window asks the predictor for twice as many pages as it sends for, and remembers them: a miss on a
-// remembered page says that the predictor was right and the window too small (or too late), and doubles it; a miss on any other says
-// that the predictor was wrong, and halves it.
+// window chooses how many of the predicted pages are asked for. The use of a page that is there is not seen; a
+// miss is. So the window asks the predictor for twice as many pages as it sends for, and remembers them: a miss
+// on a remembered page says that the predictor was right and the window too small (or too late), and doubles
+// it; a miss on any other says that the predictor was wrong, and halves it.
 type window struct {
 	size  int
 	named map[uint64]struct{} // the pages in ring

@@ -7,8 +7,8 @@ import (
 	"github.com/fineline-vmm/fineline/memory"
 )
 
-// touch has a guesser see the pages of a guest that wants them in order, and returns how many it had to wait for. What is asked for
-// is there when the guest comes to it.
+// touch has a guesser see the pages of a guest that wants them in order, and returns how many it had to wait
+// for. What is asked for is there when the guest comes to it.
 func touchAll(t *testing.T, g *guesser, pages []uint64) (misses int) {
 	t.Helper()
 	there := map[uint64]bool{}
