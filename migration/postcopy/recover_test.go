@@ -127,7 +127,7 @@ func TestCutAtEveryFrame(t *testing.T) {
 
 func cutAndRecover(t *testing.T, frames int64, part float64) (cut bool) {
 	t.Helper()
-	const pages = 120
+	const pages = 72
 	h := newHybrid(t, pages)
 	s := NewServer(h.source, h.stale, ServerOptions{Encoder: h.encode, BatchBytes: 3 * wire.MinBatchBytes, Compress: frames%2 == 0})
 	p := newTestPager(t, h.m, "stride")
