@@ -2,9 +2,10 @@ package postcopy
 
 import "github.com/fineline-vmm/fineline/migration/wire"
 
-// Limits of the window: how many predicted pages one request names.
+// Limits of the window: how many predicted pages one request names. A page that nobody wanted yet is not lost,
+// since all are sent once; it only takes the place of others. So the least is not little.
 const (
-	minWindow = 1
+	minWindow = 16
 	maxWindow = wire.MaxRequestPages - 1
 )
 
@@ -23,7 +24,7 @@ type window struct {
 const rememberedPages = 16 * wire.MaxRequestPages
 
 func newWindow() *window {
-	return &window{size: 4, named: make(map[uint64]struct{}, rememberedPages)}
+	return &window{size: minWindow, named: make(map[uint64]struct{}, rememberedPages)}
 }
 
 // missed adapts the window and reports whether the page had been named.

@@ -1,13 +1,14 @@
 package postcopy
 
 import (
+	"math/rand/v2"
 	"testing"
 
 	"github.com/fineline-vmm/fineline/coherence/predict"
 	"github.com/fineline-vmm/fineline/memory"
 )
 
-// touch has a guesser see the pages of a guest that wants them in order, and returns how many it had to wait
+// touchAll has a guesser see the pages of a guest that wants them in order, and returns how many it had to wait
 // for. What is asked for is there when the guest comes to it.
 func touchAll(t *testing.T, g *guesser, pages []uint64) (misses int) {
 	t.Helper()
@@ -48,8 +49,24 @@ func TestWindowOpens(t *testing.T) {
 		if misses > len(pages)/20 {
 			t.Errorf("stride %d: %d misses of %d pages", stride, misses, len(pages))
 		}
-		if g.window.size != maxWindow {
+		if g.window.size < maxWindow/2 {
 			t.Errorf("stride %d: window of %d", stride, g.window.size)
+		}
+	}
+}
+
+// TestClusters: pages of one neighbourhood after the other, at random in it: at most a fifth of them is waited for.
+func TestClusters(t *testing.T) {
+	for _, size := range []int{16, 64, 256} {
+		rnd := rand.New(rand.NewPCG(1, uint64(size)))
+		var pages []uint64
+		for _, cluster := range rnd.Perm(100) {
+			for _, i := range rnd.Perm(size) {
+				pages = append(pages, uint64(cluster)*1024+uint64(i))
+			}
+		}
+		if misses := touchAll(t, newTestGuesser(t, "auto"), pages); misses > len(pages)/5 {
+			t.Errorf("clusters of %d: %d misses of %d pages", size, misses, len(pages))
 		}
 	}
 }
