@@ -136,59 +136,83 @@ func report(b *testing.B, name string, h *hdrhistogram.Histogram) {
 	b.ReportMetric(float64(h.ValueAtQuantile(99)/1000), name+"-p99-µs")
 }
 
-// BenchmarkRequest is the latency of page requests between two processes over Unix sockets, for one guest CPU
-// that touches pages at random, without and with background streams: as the CPU sees it ("touch", of pages that
-// it waited for or not: those of more than 5 µs), and from the miss seen to the page in place.
+const benchPages = 64 << 10
+
+// BenchmarkRequest is the latency of page requests between two processes over Unix sockets, for one guest CPU that
+// touches pages at random, without and with background streams: as the CPU sees it ("touch", of pages that it
+// waited for or not: those of more than 5 µs), and from the miss seen to the page in place.
 func BenchmarkRequest(b *testing.B) {
+	pages := rand.New(rand.NewPCG(1, 2)).Perm(benchPages)[:8000]
 	for _, background := range []int{0, 1, 2} {
 		b.Run(fmt.Sprintf("background=%d", background), func(b *testing.B) {
 			for b.Loop() {
-				benchRequest(b, background)
+				benchRequest(b, pages, background, "")
 			}
 		})
 	}
 }
 
-func benchRequest(b *testing.B, background int) {
-	const pages = 64 << 10
-	g := newDemandGuest(b, pages)
+// BenchmarkPrediction is the same with the best predictor and without background, which would hide it.
+func BenchmarkPrediction(b *testing.B) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	patterns := map[string][]int{}
+	for i := range 8000 {
+		patterns["sequential"] = append(patterns["sequential"], i)
+		patterns["stride"] = append(patterns["stride"], 7*i)
+	}
+	patterns["random"] = rnd.Perm(benchPages)[:8000]
+	for _, cluster := range rnd.Perm(125) {
+		for _, i := range rnd.Perm(64) {
+			patterns["cluster"] = append(patterns["cluster"], 512*cluster+i)
+		}
+	}
+	for _, name := range []string{"sequential", "stride", "cluster", "random"} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				benchRequest(b, patterns[name], 0, "auto")
+			}
+		})
+	}
+}
+
+// benchRequest has a guest CPU touch pages in order.
+func benchRequest(b *testing.B, pages []int, background int, predictor string) {
+	g := newDemandGuest(b, benchPages)
 	defer g.guest.Close()
-	p, err := NewPager(g.demand, PagerOptions{})
+	p, err := NewPager(g.demand, PagerOptions{Predictor: predictor, RAM: g.guest.Regions()})
 	if err != nil {
 		b.Fatal(err)
 	}
-	conns := startSource(b, pages, background)
+	conns := startSource(b, benchPages, background)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	latency := hdrhistogram.New(1, int64(10*time.Second), 2)
-	touched := make(chan struct{})
+	begin := time.Now()
+	touched := make(chan time.Duration, 1)
 	go func() {
-		defer close(touched)
-		rnd := rand.New(rand.NewPCG(1, 2))
-		all := allPages(g.guest)
-		for _, i := range rnd.Perm(len(all))[:8000] {
+		for _, i := range pages {
 			begin := time.Now()
-			if _, err := g.load(all[i]); err != nil {
+			if _, err := g.load(memory.GPA(i) * memory.PageSize); err != nil {
 				b.Error(err)
-				return
+				break
 			}
 			if took := time.Since(begin); took > 5*time.Microsecond {
 				latency.RecordValue(int64(took))
 			}
 		}
+		touched <- time.Since(begin)
 		if background == 0 {
 			cancel()
 		}
 	}()
-	begin := time.Now()
 	if err := p.Run(ctx, conns[0], conns[1:]); background > 0 && err != nil {
 		b.Fatal(err)
 	}
 	b.ReportMetric(float64(time.Since(begin).Milliseconds()), "run-ms")
-	<-touched
+	b.ReportMetric(float64((<-touched).Milliseconds()), "guest-ms")
 	s := p.Stats()
 	report(b, "touch", latency)
-	b.ReportMetric(float64(s.Latency.Count), "faults")
+	b.ReportMetric(100*float64(s.Faults)/float64(len(pages)), "faults-%")
 	b.ReportMetric(float64(s.Latency.P50.Microseconds()), "p50-µs")
 	b.ReportMetric(float64(s.Latency.P99.Microseconds()), "p99-µs")
 }
