@@ -95,7 +95,10 @@ func (g *Guest) check(gpa GPA, n int) error {
 	if g.closed.Load() {
 		return ErrClosed
 	}
-	if n > 0 && !g.layout.contains(gpa, uint64(n)) {
+	if n == 0 {
+		return nil
+	}
+	if !g.layout.contains(gpa, uint64(n)) {
 		return fmt.Errorf("%w: %d bytes at %#x", ErrOutOfRange, n, uint64(gpa))
 	}
 	if d := g.demand.Load(); d != nil {

@@ -317,6 +317,18 @@ func (d *Demand) Close() error {
 	return d.finish()
 }
 
+// Abandon ends the Demand of a Guest, if there is one, as its Close does when pages are missing. The vCPUs must have been
+// kicked. It is for a machine that is about to be closed.
+func (g *Guest) Abandon() error {
+	d := g.demand.Load()
+	if d == nil {
+		return nil
+	}
+	d.lockFills()
+	defer d.unlockFills()
+	return d.fail(ErrClosed)
+}
+
 func (d *Demand) lockFills() {
 	for i := range d.filling {
 		d.filling[i].Lock()

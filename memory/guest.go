@@ -78,11 +78,7 @@ func (g *Guest) Close() error {
 		return nil
 	}
 	var errs []error
-	if d := g.demand.Load(); d != nil {
-		d.lockFills()
-		defer d.unlockFills()
-		errs = append(errs, d.fail(ErrClosed))
-	}
+	errs = append(errs, g.Abandon())
 	for i := range g.rams {
 		errs = append(errs, g.rams[i].free())
 	}

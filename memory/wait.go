@@ -211,7 +211,7 @@ func (d *Demand) want(p place, thread int) (<-chan struct{}, error) {
 // must not be found waiting inside an accessor.
 func (g *Guest) Missing(gpa GPA, n uint64) <-chan struct{} {
 	d := g.demand.Load()
-	if d == nil || !g.layout.contains(gpa, n) {
+	if d == nil || n == 0 || !g.layout.contains(gpa, n) {
 		return nil
 	}
 	for at := gpa &^ (PageSize - 1); at < gpa+GPA(n); at += PageSize {
@@ -246,6 +246,17 @@ func (g *Guest) Hold() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.held = d.err == nil
+}
+
+// Held reports whether it is between Hold and Release.
+func (g *Guest) Held() bool {
+	d := g.demand.Load()
+	if d == nil {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.held
 }
 
 // Release ends a Hold: what arrived meanwhile is shown.

@@ -46,7 +46,10 @@ func (s *slots) SetAccess(readOnly, absent *memory.PageSet) error {
 		readOnly, absent = nil, nil // as when the machine was built
 	}
 	if exits && s.turns == nil && len(s.m.cpus) > 1 {
-		s.turns = startTurns(s.m.cpus) // before the first store exits
+		var err error
+		if s.turns, err = startTurns(s.m.cpus); err != nil { // before the first store exits
+			return fmt.Errorf("have the vCPUs take turns: %w", err)
+		}
 		s.exiting = false
 	}
 	err := s.m.freeze(func() error { return s.m.vm.SetAccess(readOnly, absent) })
@@ -86,14 +89,15 @@ func (s *slots) Reserved() (*memory.PageSet, error) {
 	return reservedPages(s.m.mem, registers), nil
 }
 
-// freeze calls f while no vCPU is in the guest, whatever the status of the machine is.
+// freeze calls f while no vCPU is in the guest, whatever the status of the machine is. For a vCPU that waits for
+// missing memory it waits, too, but in a paused machine, where that does not come, it fails: memory.ErrMissing.
 func (m *Machine) freeze(f func() error) error {
 	for _, c := range m.cpus {
 		c.hold()
 		defer c.unhold()
 	}
-	for _, c := range m.cpus {
-		c.await(parked)
+	if err := m.allParked(); err != nil {
+		return err
 	}
 	return f()
 }

@@ -131,6 +131,7 @@ func build(cfg Config, seen *description) (_ *Machine, err error) {
 	if err = m.vm.MapMemory(m.mem); err != nil {
 		return nil, err
 	}
+	m.mem.WatchWaits(m.wakeWaiters)
 	m.dirty = m.vm.DirtySource(m.mem)
 	m.lines = newLines(m)
 	if m.board, err = newBoard(m.vm, m.mem, m.lines, cfg.SerialOut, &m.wish); err != nil {
@@ -233,15 +234,19 @@ func (m *Machine) Resume() error {
 		if err := m.lines.Resume(); err != nil {
 			return err
 		}
-		m.release()
 		m.status = Running
+		return m.release()
 	}
 	return nil
 }
 
 // Pause parks every vCPU between two instructions and holds the devices still.
 // What the guest asked for before it was paused (a reset, a power-off) has
-// happened when Pause returns. It does nothing on a paused machine.
+// happened when Pause returns. On a paused machine it does nothing, except that it parks what can be parked now.
+//
+// A vCPU that waits for missing memory (memory.Demand) in the kernel, where it may not be interruptible, is left waiting: until
+// Resume its page does not arrive, so it completes no instruction, and Pause never waits for a page. Save then fails. Once nothing is
+// missing any more, another Pause has such a vCPU finish its instruction and parks it.
 func (m *Machine) Pause() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -255,7 +260,38 @@ func (m *Machine) Pause() error {
 	if m.status == Stopped {
 		return ErrStopped
 	}
+	return m.finishWaits()
+}
+
+// finishWaits parks the vCPUs that a pause has left waiting for pages that are there now. Preconditions: m.mu held,
+// paused, so all vCPUs were kicked: they leave the guest once their instruction can end.
+func (m *Machine) finishWaits() error {
+	if m.mem.Absent() > 0 {
+		return nil
+	}
+	if err := m.mem.Release(); err != nil {
+		return err
+	}
+	for _, c := range m.cpus {
+		c.await(parked)
+	}
 	return nil
+}
+
+// allParked says whether the pause has parked all vCPUs, or wraps memory.ErrMissing.
+func (m *Machine) allParked() error {
+	for _, c := range m.cpus {
+		if err := c.awaitParked(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Machine) wakeWaiters() {
+	for _, c := range m.cpus {
+		c.wakeWaiters()
+	}
 }
 
 // Stop ends the run. It is safe at any time and from any goroutine.
@@ -286,13 +322,16 @@ func (m *Machine) Close() error {
 
 // free undoes build in reverse; any part may be missing.
 func (m *Machine) free() error {
+	var errs []error
 	for _, c := range m.cpus {
 		c.setWant(gone)
+	}
+	if m.mem != nil {
+		errs = append(errs, m.mem.Abandon()) // for a vCPU that waits for a page
 	}
 	for _, c := range m.cpus {
 		c.await(gone)
 	}
-	var errs []error
 	if m.board != nil {
 		m.board.close()
 	}
@@ -316,29 +355,34 @@ func (m *Machine) free() error {
 // now is compared while it still runs. After an error all run
 // on. Preconditions: m.mu held.
 func (m *Machine) hold() error {
+	m.mem.Hold() // before a device's command may wait for a vCPU that waits for a page
+	m.wakeWaiters()
 	if err := m.board.pause(); err != nil {
-		return err
+		return errors.Join(err, m.mem.Release())
 	}
 	m.lines.Look()
 	m.park()
 	return nil
 }
 
+// park has no vCPU complete an instruction until release: it is parked, or it waits for a page that is held back.
 func (m *Machine) park() {
+	m.mem.Hold()
 	for _, c := range m.cpus {
 		c.setWant(parked)
 	}
 	for _, c := range m.cpus {
-		c.await(parked)
+		c.awaitStill()
 	}
 }
 
 // release is the opposite of hold. Preconditions: m.mu held.
-func (m *Machine) release() {
+func (m *Machine) release() error {
 	m.board.resume()
 	for _, c := range m.cpus {
 		c.setWant(running)
 	}
+	return m.mem.Release()
 }
 
 // post queues an event for the supervisor. It never blocks: a vCPU calls it.

@@ -71,7 +71,7 @@ func (w *tableWalk) addStacks(base uint64, into *memory.PageSet) {
 	for _, off := range []uint64{4, 12, 20, 36, 44, 52, 60, 68, 76, 84} {
 		var raw [8]byte
 		gpa, ok := w.translate(base + off)
-		if !ok || w.mem.ReadAt(gpa, raw[:]) != nil {
+		if !ok || w.mem.Missing(gpa, 8) != nil || w.mem.ReadAt(gpa, raw[:]) != nil {
 			continue
 		}
 		if top := binary.LittleEndian.Uint64(raw[:]); top >= 2*memory.PageSize {
@@ -96,8 +96,12 @@ const (
 	entryAddress = 1<<52 - 1<<12
 )
 
-// entry loads one; what is not RAM reads as not present.
+// entry loads one; what is not RAM reads as not present. So does what is missing, since the guest stands still for
+// this: what it maps is given back when KVM fails there.
 func (w *tableWalk) entry(at memory.GPA) uint64 {
+	if w.mem.Missing(at, w.entryBytes) != nil {
+		return 0
+	}
 	if w.entryBytes == 4 {
 		v, _ := w.mem.LoadUint32(at)
 		return uint64(v)

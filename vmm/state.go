@@ -22,12 +22,16 @@ type state struct {
 var errNotPaused = errors.New("the machine must be paused")
 
 // Save returns the sealed state of a paused machine; memory is not in it. resume is
-// what Restore will return: whether the guest is to run then.
+// what Restore will return: whether the guest is to run then. While a vCPU is within an instruction that waits for missing
+// memory the error wraps memory.ErrMissing: see Pause.
 func (m *Machine) Save(resume bool) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.status != Paused {
 		return nil, errNotPaused
+	}
+	if err := m.allParked(); err != nil {
+		return nil, fmt.Errorf("save the machine: %w", err)
 	}
 	s, err := m.save()
 	if err != nil {
@@ -69,6 +73,9 @@ func (m *Machine) Restore(sealed []byte) (resume bool, err error) {
 	defer m.mu.Unlock()
 	if m.status != Created && m.status != Paused {
 		return false, errNotPaused
+	}
+	if err := m.allParked(); err != nil {
+		return false, fmt.Errorf("restore the machine: %w", err)
 	}
 	s, err := unsealState(sealed)
 	if err != nil {
@@ -142,6 +149,9 @@ func (m *Machine) onAll(f func(i int, v *kvm.VCPU) error) error {
 // parked. Preconditions: m.mu held.
 func (m *Machine) resetGuest() error {
 	m.park() // no hold: a reset keeps what the console has not taken
+	if err := m.dropMissing(); err != nil {
+		return err
+	}
 	m.dropEvents()
 	if err := m.powerCycle(); err != nil {
 		return err
@@ -150,9 +160,21 @@ func (m *Machine) resetGuest() error {
 		return err
 	}
 	if m.status == Running {
-		m.release()
+		return m.release()
 	}
 	return nil
+}
+
+// dropMissing ends all waiting for missing memory, which a reset is about to clear, and parks the vCPUs that waited: their
+// last instruction finds zeros.
+func (m *Machine) dropMissing() error {
+	if m.allParked() == nil {
+		return nil
+	}
+	if err := m.mem.Reset(); err != nil {
+		return err
+	}
+	return m.allParked()
 }
 
 // powerCycle brings a machine whose guest has run back to its power-on state. The

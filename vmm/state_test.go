@@ -108,6 +108,12 @@ func cloneMachine(t *testing.T, m *Machine) *Machine {
 
 func cloneMachineWith(t *testing.T, m *Machine, cfg Config) *Machine {
 	t.Helper()
+	return cloneMachineThen(t, m, cfg, func(to *memory.Guest) { copyMemory(t, to, m.Memory()) })
+}
+
+// cloneMachineThen has fill give the clone its memory.
+func cloneMachineThen(t *testing.T, m *Machine, cfg Config, fill func(to *memory.Guest)) *Machine {
+	t.Helper()
 	description, err := m.Description()
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +131,7 @@ func cloneMachineWith(t *testing.T, m *Machine, cfg Config) *Machine {
 			t.Error(err)
 		}
 	})
-	copyMemory(t, clone.Memory(), m.Memory())
+	fill(clone.Memory())
 	if resume, err := clone.Restore(sealed); err != nil || !resume {
 		t.Fatal(resume, err)
 	}

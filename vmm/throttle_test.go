@@ -116,7 +116,10 @@ func TestThrottleBesideTheRest(t *testing.T) {
 		t.Fatal(err)
 	}
 	// One vCPU at a time besides: turns and throttle hold the same vCPUs.
-	turns := startTurns(m.cpus)
+	turns, err := startTurns(m.cpus)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for range 4 {
 		awaitSteps(t, m, steps(t, m))
 	}

@@ -16,17 +16,26 @@ type turns struct {
 	done chan struct{}
 }
 
-// startTurns holds all vCPUs but one at any time.
-func startTurns(cpus []*vcpu) *turns {
+// startTurns holds all vCPUs but one at any time. The error is that of awaitParked.
+func startTurns(cpus []*vcpu) (*turns, error) {
 	t := &turns{cpus: cpus, stop: make(chan struct{}), done: make(chan struct{})}
 	for _, c := range cpus {
 		c.hold()
 	}
+	var err error
 	for _, c := range cpus {
-		c.await(parked)
+		if err == nil {
+			err = c.awaitParked()
+		}
+	}
+	if err != nil {
+		for _, c := range cpus {
+			c.unhold()
+		}
+		return nil, err
 	}
 	go t.run()
-	return t
+	return t, nil
 }
 
 func (t *turns) run() {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
+	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
 
@@ -116,6 +117,7 @@ func (c *vcpu) runGuest() {
 		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
 			// EAGAIN: an AP that waits for its SIPI was woken by something else.
 			c.kvm.SetImmediateExit(false) // before the wish is read, see doc.go
+			c.p.mem.Returned(c.tid)
 			c.mu.Lock()
 			leave := c.want != running || c.holds > 0
 			c.mu.Unlock()
@@ -247,6 +249,44 @@ func (c *vcpu) await(s runState) {
 	for c.is != s && c.is != gone {
 		c.cond.Wait()
 	}
+}
+
+// awaitStill returns when the vCPU is parked, waits for a missing page, or is gone. Only while arrivals are held does
+// it stay so in the second case.
+func (c *vcpu) awaitStill() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.is == running && !c.p.mem.Waits(c.tid) {
+		c.cond.Wait()
+	}
+}
+
+// stuckTime is how long a vCPU that was kicked may take out of a wait for a missing page that can be interrupted. It is
+// known to be one that cannot only by this.
+const stuckTime = 100 * time.Millisecond
+
+// awaitParked returns when the vCPU is parked or gone. When it waits for a page that cannot come before the machine is resumed,
+// and cannot be interrupted, the error wraps memory.ErrMissing.
+func (c *vcpu) awaitParked() error {
+	start := time.Now() // before the timer, which must find the time over
+	timeout := time.AfterFunc(stuckTime, c.wakeWaiters)
+	defer timeout.Stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.is == running {
+		if time.Since(start) >= stuckTime && c.p.mem.Held() && c.p.mem.Waits(c.tid) {
+			return fmt.Errorf("vCPU %d is within an instruction that waits: %w", c.id, memory.ErrMissing)
+		}
+		c.cond.Wait()
+	}
+	return nil
+}
+
+// wakeWaiters has who waits for a state of the vCPU look again.
+func (c *vcpu) wakeWaiters() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cond.Broadcast()
 }
 
 var errVCPUGone = errors.New("the machine has stopped")

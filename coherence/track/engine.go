@@ -52,7 +52,7 @@ type Engine struct {
 	base     *baselines
 	compared *memory.PageSet // with a baseline: those of armed Diff contexts
 	dirty    *memory.PageSet // scratch
-	unseen   *memory.PageSet // of contexts that were restored, without a baseline yet; nil: none
+	unseen   *memory.PageSet // without a baseline yet: restored, or missing; nil: none
 
 	exact exact
 }
@@ -132,7 +132,10 @@ func (e *Engine) Look() {
 func (e *Engine) compare(gpa memory.GPA) (found Page) {
 	chunk := e.base.chunks[chunkOf(gpa)]
 	// It is a page of RAM; a closed guest's reads as zeros, to nobody's harm.
-	_ = e.mem.ViewPage(gpa, func(page []byte) { found = e.base.update(chunk, gpa, page) })
+	seen, err := e.mem.TryViewPage(gpa, func(page []byte) { found = e.base.update(chunk, gpa, page) })
+	if !seen && err == nil { // missing, though it had a baseline: all of it may become another
+		found = Page{GPA: gpa, Lines: ^uint64(0), Inexact: true}
+	}
 	return found
 }
 
@@ -170,7 +173,13 @@ func (e *Engine) begin(rs ranges, count bool) error {
 			e.promote(key, chunk)
 		}
 	}
-	e.takeBaseline(added, data)
+	missing := e.takeBaseline(added, data)
+	if missing != nil {
+		if e.unseen == nil {
+			e.unseen = e.mem.NewPageSet()
+		}
+		e.unseen.Union(missing)
+	}
 	e.compared.Union(added)
 	return nil
 }
@@ -208,20 +217,32 @@ func (e *Engine) unwatchPages(err error) error {
 	return err
 }
 
-// takeBaseline makes what pages hold now their baseline. Preconditions: e.mu held.
-func (e *Engine) takeBaseline(pages, data *memory.PageSet) {
+// takeBaseline makes what pages hold now their baseline. Those that are missing it removes from pages and returns; nil: none.
+// Preconditions: e.mu held.
+func (e *Engine) takeBaseline(pages, data *memory.PageSet) (missing *memory.PageSet) {
 	seen := map[*baselineChunk]bool{}
 	pages.Range(func(gpa memory.GPA) bool {
 		chunk := e.base.chunks[chunkOf(gpa)]
 		seen[chunk] = true
-		if data.Has(gpa) || !chunk.fresh {
-			e.compare(gpa)
+		if !data.Has(gpa) && chunk.fresh {
+			return true
+		}
+		taken, err := e.mem.TryViewPage(gpa, func(page []byte) { e.base.update(chunk, gpa, page) })
+		if !taken && err == nil {
+			if missing == nil {
+				missing = e.mem.NewPageSet()
+			}
+			missing.Add(gpa)
 		}
 		return true
 	})
 	for chunk := range seen {
 		chunk.fresh = false
 	}
+	if missing != nil {
+		pages.Subtract(missing)
+	}
+	return missing
 }
 
 // promote turns the hashes of a chunk into a twin. What changed since the hashes were taken is
@@ -337,8 +358,9 @@ func (e *Engine) resumeDiffs(pages *memory.PageSet, watching bool) error {
 	return nil
 }
 
-// see takes the baselines of restored contexts. A page that the guest wrote since it was resumed and
-// before its baseline was safe is reported as a whole. Preconditions: e.mu held.
+// see takes the baselines of restored contexts, and of pages that have arrived. A page that the guest wrote since it was resumed and
+// before its baseline was safe is reported as a whole; one that is missing is left for the next look, and reported
+// now if it was written after it had been passed by. Preconditions: e.mu held.
 func (e *Engine) see() error {
 	data, err := e.mem.DataPages()
 	if err != nil {
@@ -350,16 +372,24 @@ func (e *Engine) see() error {
 			e.base.reserve(key, c.opts.CountBytes)
 		}
 	})
-	e.takeBaseline(unseen, data)
+	missing := e.takeBaseline(unseen, data)
 	e.compared.Union(unseen)
 	e.dirty.Clear()
 	if err = e.pages.Collect(e.dirty); err == nil {
-		e.unseen = nil
+		e.unseen = missing
+	} else if missing != nil {
+		unseen.Union(missing)
 	}
-	e.dirty.Intersect(e.compared)
 	e.dirty.Range(func(gpa memory.GPA) bool {
-		found := e.compare(gpa)
-		if unseen.Has(gpa) {
+		late := missing != nil && missing.Has(gpa)
+		if !late && !e.compared.Has(gpa) {
+			return true
+		}
+		var found Page
+		if !late {
+			found = e.compare(gpa)
+		}
+		if late || unseen.Has(gpa) {
 			found = Page{GPA: gpa, Lines: ^uint64(0), Inexact: true}
 		}
 		e.tell(found)

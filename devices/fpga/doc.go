@@ -11,8 +11,10 @@
 // mutex, because Pause gives up when its context ends; its waiters are served in order, so a busy worker
 // cannot starve a pause.
 //
-// mu is never held while guest memory or the engine is used: a page of guest memory may one day have to be
-// fetched first, and a vCPU would wait for mu. Lock order: ctl, turn, mu, then pci.Config's. WriteConfig takes no
+// mu is never held while guest memory or the engine is used: a page of guest memory may have to be
+// fetched first, and a vCPU would wait for mu. Nor does a step wait for a page: it asks for all that it needs before it takes the
+// command, or stores the completion, and where some is missing it ends, to be tried again when that arrives. So a
+// pause never waits for a page, and a device that waits for one is saved like any other. Lock order: ctl, turn, mu, then pci.Config's. WriteConfig takes no
 // mu, because the mapper waits there for accesses inside the BAR.
 //
 // # Resets

@@ -85,7 +85,7 @@ func (f *fuzzer) stepAll() {
 		before := f.snapshot()
 		was := f.copyOfRegisters()
 		f.eng.set(func() { f.eng.emitted = 0 })
-		more := f.step()
+		more, _ := f.step()
 		after := f.snapshot()
 		if more {
 			f.allow(after, before, was.cplRing+uint64(was.cplPut%was.cplEntries)*completionBytes, completionBytes)

@@ -21,10 +21,11 @@ func paused(t *testing.T) *rig {
 // beginStep is a step up to its completion's store.
 func (r *rig) beginStep() uint64 {
 	j, ok := r.begin()
-	if !ok || r.run(j) == nil {
+	done, _ := r.run(j)
+	if !ok || done == nil {
 		r.t.Fatal("no command")
 	}
-	if _, _, ok := r.beginPut(j.epoch); !ok {
+	if !r.beginPut(j.epoch) {
 		r.t.Fatal("no store")
 	}
 	return j.epoch

@@ -256,7 +256,7 @@ func (r *rig) create(flags uint32) uint32 {
 func (r *rig) settle() {
 	r.t.Helper()
 	r.must(r.Pause(context.Background()))
-	for r.step() {
+	for more := true; more; more, _ = r.step() {
 	}
 	r.Resume()
 }

@@ -18,11 +18,13 @@ func (d *Device) wakeUp() {
 // work is the goroutine that executes commands, one a turn.
 func (d *Device) work() {
 	defer close(d.done)
+	var arrives <-chan struct{} // guest memory that the next step needs; nil: none
 	for {
 		select {
 		case <-d.quit:
 			return
 		case <-d.wake:
+		case <-arrives:
 		}
 		for more := true; more; {
 			select {
@@ -30,28 +32,31 @@ func (d *Device) work() {
 				return
 			case d.turn <- struct{}{}:
 			}
-			more = d.step()
+			more, arrives = d.step()
 			<-d.turn
 		}
 	}
 }
 
-// step closes what a reset left and executes one command. It reports whether there was one.
-// Preconditions: the turn is held.
-func (d *Device) step() bool {
+// step closes what a reset left and executes one command. It reports whether there was one. Where guest memory is
+// missing that it needs, it returns what is closed when there is reason to try again. Preconditions: the turn is held.
+func (d *Device) step() (more bool, arrives <-chan struct{}) {
 	d.sweep()
 	j, ok := d.begin()
 	if !ok {
-		return false
+		return false, nil
 	}
 	defer d.end()
 	if j.held == nil {
-		j.held = d.run(j)
+		if j.held, arrives = d.run(j); arrives != nil {
+			return false, arrives
+		}
 	}
-	if j.held != nil {
-		d.put(j.epoch, j.held)
+	if j.held == nil {
+		return true, nil
 	}
-	return true
+	arrives = d.put(j.epoch, j.held)
+	return arrives == nil, arrives
 }
 
 // begin returns a job when there is one. A command is begun only when there is room for its completion; CPL_TAKEN
