@@ -169,21 +169,23 @@ func (u *userfaults) wake(addr uintptr, sizeBytes uint64) error {
 	return nil
 }
 
-// faults waits until there are some, and has take called with read: a function that reads as many as
-// there are and fit, without waiting. It returns an error when the descriptor is closed.
+// faults has take called with read, a function that reads as many faults as there are and fit, without waiting: at
+// once, and when it has read none, once more when there was one. Who faulted may have gone again by then.
+// It returns an error when the descriptor is closed.
 func (u *userfaults) faults(take func(read func([]uffdMessage) int)) error {
-	return u.conn.Read(func(fd uintptr) bool {
-		some := false
+	waited := false
+	return u.conn.Read(func(fd uintptr) (done bool) {
 		take(func(into []uffdMessage) int {
 			raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(into))), len(into)*int(unsafe.Sizeof(uffdMessage{})))
 			n, err := unix.Read(int(fd), raw)
-			if err != nil { // EAGAIN: who faulted has gone again
+			done = waited || err == nil
+			waited = true
+			if err != nil { // EAGAIN
 				return 0
 			}
-			some = n > 0
 			return n / int(unsafe.Sizeof(uffdMessage{}))
 		})
-		return some
+		return done
 	})
 }
 

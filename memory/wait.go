@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,12 +77,19 @@ func (d *Demand) serve() {
 	for {
 		var present []place
 		var watch func()
+		news := false
 		// Read and noted under one lock: who takes it after its thread has left a wait finds no note of it (see Returned).
 		err := d.faults.faults(func(read func([]uffdMessage) int) {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			for _, m := range messages[:read(messages)] {
-				if p, ok := d.placeOf(m); ok && !d.note(p, int(m.thread)) {
+				p, ok := d.placeOf(m)
+				if !ok {
+					continue
+				}
+				before, noted := d.threads[int(m.thread)]
+				news = news || !noted || before != p
+				if !d.note(p, int(m.thread)) {
 					present = append(present, p)
 				}
 			}
@@ -93,8 +101,13 @@ func (d *Demand) serve() {
 		for _, p := range present {
 			d.present(p)
 		}
-		if watch != nil {
+		switch {
+		case watch == nil:
+		case news:
 			watch()
+		default:
+			// Held back, a thread with a signal pending faults over and over; so do not we.
+			time.Sleep(time.Millisecond)
 		}
 	}
 }

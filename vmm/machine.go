@@ -263,10 +263,10 @@ func (m *Machine) Pause() error {
 	return m.finishWaits()
 }
 
-// finishWaits parks the vCPUs that a pause has left waiting for pages that are there now. Preconditions: m.mu held,
-// paused, so all vCPUs were kicked: they leave the guest once their instruction can end.
+// finishWaits parks the vCPUs that a pause has left waiting for pages that are there now: kicked first, they leave
+// the guest once their instruction can end. Preconditions: m.mu held, paused.
 func (m *Machine) finishWaits() error {
-	if m.mem.Absent() > 0 {
+	if m.mem.Absent() > 0 || m.allParked() == nil {
 		return nil
 	}
 	if err := m.mem.Release(); err != nil {

@@ -3,6 +3,7 @@ package vmm
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 	"time"
@@ -200,10 +201,22 @@ func (c *vcpu) setWant(w runState) {
 	}
 	c.want = w
 	c.cond.Broadcast()
-	if w != running && c.is == running {
+	if w == gone && c.is == running || w == parked && c.is == running && !c.surelyWaits() {
 		c.kick()
 	}
 }
+
+// surelyWaits reports whether the vCPU waits for a missing page. Then it need not be kicked to be still, and had better not:
+// a wait inside an access of the kernel's own to the guest's memory goes on, but with a signal pending it spins. KVM has
+// threads of the kernel wait for some pages (asynchronous page faults), whose numbers can be taken for ours only where this
+// process is in a PID namespace of its own.
+func (c *vcpu) surelyWaits() bool { return inFirstPIDNamespace() && c.p.mem.Waits(c.tid) }
+
+// inFirstPIDNamespace: its inode number is fixed (PROC_PID_INIT_INO, linux/proc_ns.h).
+var inFirstPIDNamespace = sync.OnceValue(func() bool {
+	name, err := os.Readlink("/proc/self/ns/pid")
+	return err == nil && name == "pid:[4026531836]"
+})
 
 // hold has the vCPU park, if it runs, and stay so until unhold. Holds add up. await says when it is parked.
 func (c *vcpu) hold() {
@@ -265,7 +278,7 @@ func (c *vcpu) awaitStill() {
 // known to be one that cannot only by this.
 const stuckTime = 100 * time.Millisecond
 
-// awaitParked returns when the vCPU is parked or gone. When it waits for a page that cannot come before the machine is resumed,
+// awaitParked returns when the vCPU, of which no running is wanted, is parked or gone. When it waits for a page that cannot come before the machine is resumed,
 // and cannot be interrupted, the error wraps memory.ErrMissing.
 func (c *vcpu) awaitParked() error {
 	start := time.Now() // before the timer, which must find the time over
@@ -273,6 +286,9 @@ func (c *vcpu) awaitParked() error {
 	defer timeout.Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.is == running {
+		c.kick()
+	}
 	for c.is == running {
 		if time.Since(start) >= stuckTime && c.p.mem.Held() && c.p.mem.Waits(c.tid) {
 			return fmt.Errorf("vCPU %d is within an instruction that waits: %w", c.id, memory.ErrMissing)
