@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"runtime"
 	"testing"
 	"unsafe"
 
@@ -54,4 +55,10 @@ func (c *vcpu) store(gpa GPA, v uint64) unix.Errno {
 		return errno
 	}
 	return c.transfer(unix.SYS_READ, c.pipe[0], c.addr(gpa))
+}
+
+// lockedThread runs fn on a thread that ends with it.
+func lockedThread(fn func()) {
+	runtime.LockOSThread()
+	fn()
 }
