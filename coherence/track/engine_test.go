@@ -15,11 +15,19 @@ import (
 const high = memory.GPA(1 << 32)
 
 // quietSource is the log of a guest whose stores are made by WriteGuestStore, which marks.
-type quietSource struct{ started bool }
+type quietSource struct {
+	started bool
+	during  func() // called by Collect; nil: nothing happens meanwhile
+}
 
-func (s *quietSource) Start() error                  { s.started = true; return nil }
-func (s *quietSource) Stop() error                   { s.started = false; return nil }
-func (s *quietSource) Collect(*memory.PageSet) error { return nil }
+func (s *quietSource) Start() error { s.started = true; return nil }
+func (s *quietSource) Stop() error  { s.started = false; return nil }
+func (s *quietSource) Collect(*memory.PageSet) error {
+	if s.during != nil {
+		s.during()
+	}
+	return nil
+}
 
 // testGuest is a guest without a hypervisor: its stores obey the access that slots say.
 type testGuest struct {
