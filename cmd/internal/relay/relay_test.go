@@ -1,0 +1,197 @@
+package relay
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// ends is a connection through w, of which the test holds both ends.
+func ends(t *testing.T, w *wire) (sender, receiver net.Conn, passed *atomic.Uint64) {
+	sender, src := net.Pipe()
+	dst, receiver := net.Pipe()
+	d := direction{wire: w, dst: dst, src: src, passed: new(atomic.Uint64), cut: func() { src.Close(); dst.Close() }}
+	go func() {
+		d.pass(t.Context())
+		dst.Close()
+	}()
+	return sender, receiver, d.passed
+}
+
+// TestWireIsExact: the clock is a fake one, so times are exact.
+func TestWireIsExact(t *testing.T) {
+	for _, conns := range []int{1, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			const each = 6 << 20
+			w := &wire{bytesPerS: 100e6 / 8, delay: 5 * time.Millisecond}
+			start := time.Now()
+			var all sync.WaitGroup
+			for range conns {
+				sender, receiver, passed := ends(t, w)
+				sent := bytes.Repeat([]byte("fineline"), each/8)
+				all.Go(func() {
+					sender.Write(sent)
+					sender.Close()
+				})
+				all.Go(func() {
+					got, err := io.ReadAll(receiver)
+					if err != nil || !bytes.Equal(got, sent) || passed.Load() != each {
+						t.Errorf("received %d bytes of %d, counted %d: %v", len(got), each, passed.Load(), err)
+					}
+				})
+			}
+			all.Wait()
+			want := w.time(conns*each) + w.delay
+			// Each chunk's time is cut to a nanosecond.
+			if took := time.Since(start); (took - want).Abs() > time.Microsecond {
+				t.Errorf("%d connections: %d bytes took %v, want %v", conns, conns*each, took, want)
+			}
+		})
+	}
+}
+
+// TestQueueIsBounded: a sender cannot put more into the link than the queue and a chunk.
+func TestQueueIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{bytesPerS: 10e6}
+		sender, receiver, _ := ends(t, w)
+		go io.Copy(io.Discard, receiver)
+		start := time.Now()
+		const n = 1 << 20
+		if _, err := sender.Write(make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+		least := w.time(n-chunkBytes) - queueTime
+		if took := time.Since(start); took < least || took > w.time(n) {
+			t.Errorf("the sender was held for %v, want %v to %v", took, least, w.time(n))
+		}
+		sender.Close()
+	})
+}
+
+// TestSmallAfterIdle: a wire that was idle owes nothing, and a small message has only its own time.
+func TestSmallAfterIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{bytesPerS: 1e6, delay: time.Millisecond}
+		sender, receiver, _ := ends(t, w)
+		defer sender.Close()
+		for range 3 {
+			start := time.Now()
+			sender.Write(make([]byte, 100))
+			if _, err := io.ReadFull(receiver, make([]byte, 100)); err != nil {
+				t.Fatal(err)
+			}
+			if took, want := time.Since(start), w.delay+100*time.Microsecond; took != want {
+				t.Errorf("took %v, want %v", took, want)
+			}
+			<-time.After(time.Second) // of the fake clock
+		}
+	})
+}
+
+// TestSlowReceiver stops its own connection and not the other.
+func TestSlowReceiver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{bytesPerS: 1e9}
+		deaf, unread, _ := ends(t, w)
+		written := make(chan int)
+		go func() {
+			n, _ := deaf.Write(make([]byte, 1<<30))
+			written <- n
+		}()
+		synctest.Wait()
+		sender, receiver, _ := ends(t, w)
+		go sender.Write([]byte("hello"))
+		got := make([]byte, 5)
+		if _, err := io.ReadFull(receiver, got); err != nil || string(got) != "hello" {
+			t.Errorf("received %q: %v", got, err)
+		}
+		sender.Close()
+		unread.Close()
+		deaf.Close()
+		if n := <-written; n > (w.inFlight()/chunkBytes+minChunks+2)*chunkBytes {
+			t.Errorf("%d bytes went to a receiver that does not read", n)
+		}
+	})
+}
+
+// TestRelay passes real sockets both ways, keeps half of a closed connection open, and ends.
+func TestRelay(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+	l, err := net.Listen("unix", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { // echoes in capitals after the last word
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			text, _ := io.ReadAll(c)
+			c.Write(bytes.ToUpper(text))
+			c.Close()
+		}
+	}()
+	r, err := Start(from, to, Link{BitsPerS: 1e9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range []string{"one", "another"} {
+		c, err := net.Dial("unix", from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Write([]byte(word))
+		c.(*net.UnixConn).CloseWrite()
+		got, err := io.ReadAll(c)
+		if err != nil || string(got) != strings.ToUpper(word) {
+			t.Errorf("said %q, heard %q: %v", word, got, err)
+		}
+		c.Close()
+	}
+	if n := r.PassedBytes(); n != uint64(len("oneanother")) {
+		t.Errorf("%d bytes passed", n)
+	}
+	open, err := net.Dial("unix", from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := open.Read(make([]byte, 1)); err == nil {
+		t.Error("a connection outlives the relay")
+	}
+}
+
+func TestNobodyListens(t *testing.T) {
+	dir := t.TempDir()
+	r, err := Start(filepath.Join(dir, "from"), filepath.Join(dir, "to"), Link{BitsPerS: 1e6})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("unix", filepath.Join(dir, "from"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); err == nil {
+		t.Error("the source is not told")
+	}
+	if err := r.Close(); err == nil {
+		t.Error("Close does not say that nobody listened")
+	}
+	if _, err := Start(filepath.Join(dir, "x"), "y", Link{BitsPerS: 1}); err == nil {
+		t.Error("a link of 1 bit/s starts")
+	}
+}
