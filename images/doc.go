@@ -40,7 +40,7 @@
 // Writes lines of memory for ever, such that at any instant each byte's right value is known.
 //
 //	pages=4096     pages of the region          lines=4     lines written in each page, 1 to 64
-//	bytes=64       bytes written of each line   pattern=    random (default), seq or zipf
+//	bytes=64       bytes written of each line   pattern=    random (default), seq, zipf, stride or cluster
 //	rate=100000    lines a second of each vCPU, 0 = as fast as it can
 //	seed=1         vcpus=1                      steps=0     of each vCPU, then check and power off; 0 = for ever
 //	base=          first address of the region; default: after the image. base=0x100000000 is above 4 GiB
@@ -54,7 +54,11 @@
 //	dirty steps=N mismatches=M
 //	check steps=N mismatches=M [first line=ADDRESS vcpu=V step=S offset=O expected=X found=Y]
 //
-// It reads commands from the serial port every 10 ms: `c` stops every vCPU between two steps, checks every line
+// A pass of seq, stride or cluster meets each line once: in order; every 16th, then those after them; or in scattered clusters
+// of 64 neighbours, in each in an order that looks random. With lines=1 a line is a page, and the first pass
+// after a move is what a post-copy has to guess.
+//
+// It reads commands from the serial port every 10 ms: `s` says how many steps, which costs next to nothing; `c` stops every vCPU between two steps, checks every line
 // and goes on; `q` checks and powers off. M counts what the check found and what verify had found before; a
 // `fault` line or another value than 0 means memory was lost. Each vCPU stops making up for missed steps after
 // 10 ms, so that a pause is not followed by a burst.

@@ -63,6 +63,8 @@ func TestDirty(t *testing.T) {
 		{dirtycheck.Seq, "rate=0 lines=3 pages=1000 bytes=13 verify=0", 256 << 20, 4},
 		{dirtycheck.Random, "rate=200000 lines=1 pages=5000 bytes=8 table=0", 256 << 20, 4},
 		{dirtycheck.Random, "", 64 << 20, 1},
+		{dirtycheck.Stride, "rate=0 lines=1 pages=3001", 64 << 20, 2},
+		{dirtycheck.Cluster, "rate=0 lines=1 pages=3001", 64 << 20, 2},
 	}
 	accelerators(t, func(t *testing.T, accel string) {
 		for i, tt := range tests {
@@ -124,6 +126,10 @@ func testDirty(t *testing.T, o qemuOptions) {
 		if line := q.line("check steps="); !strings.HasSuffix(line, " mismatches=0") {
 			t.Errorf("said %q", line)
 		}
+	}
+	q.send("s")
+	if line := q.line("dirty steps="); !strings.HasSuffix(line, " mismatches=0") {
+		t.Errorf("said %q", line)
 	}
 	q.send("q")
 	if line := q.line("check steps="); !strings.HasSuffix(line, " mismatches=0") {

@@ -10,12 +10,12 @@
 
 #define DIRTY_HEADER_AT 0x100000             /* guest-physical address of struct dirty_header */
 #define DIRTY_MAGIC 0x3159545249444c46ULL    /* "FLDIRTY1" */
-#define DIRTY_VERSION 1
+#define DIRTY_VERSION 2
 #define DIRTY_MAX_LINES 0x7fffffffULL        /* of all vCPUs: products below stay within 64 bits */
 #define LINE_BYTES 64
 #define PAGE_LINES 64
 
-enum dirty_pattern { PATTERN_SEQ, PATTERN_RANDOM, PATTERN_ZIPF };
+enum dirty_pattern { PATTERN_SEQ, PATTERN_RANDOM, PATTERN_ZIPF, PATTERN_STRIDE, PATTERN_CLUSTER };
 
 /* Written once, before the first store; magic last. */
 struct dirty_header {
@@ -46,6 +46,8 @@ _Static_assert(sizeof(struct dirty_vcpu) == LINE_BYTES, "known to dirtycheck");
 /* A bijection (rt/random.h) gives the values, so a line's first word names the step that wrote it. */
 #define DRAW_SALT 0x5851f42d4c957f2dULL
 #define RANK_PRIME 2654435761ULL /* more than DIRTY_MAX_LINES, so no number of lines is its multiple */
+#define STRIDE_LINES 16
+#define CLUSTER_LINES 64         /* a power of two: the bits of a place are scrambled */
 
 /* 64-bit word i of a line written with `value`: bytes beyond the first `bytes` stay zero. */
 static inline u64 line_word(u64 value, u32 i, u32 bytes)
@@ -72,14 +74,49 @@ static inline u64 zipf_line(u64 draw, u64 n)
 	return (first + scale((u64)product, size)) * RANK_PRIME % n;
 }
 
+/* Every 16th line, then those after them, and so on: each once before any is met again. */
+static inline u64 stride_line(u64 rank, u64 n)
+{
+	u64 each = n / STRIDE_LINES, more = n % STRIDE_LINES; /* so many rows have one more */
+
+	if (rank < more * (each + 1))
+		return rank / (each + 1) + rank % (each + 1) * STRIDE_LINES;
+	rank -= more * (each + 1);
+	return more + rank / each + rank % each * STRIDE_LINES;
+}
+
+/* Clusters of 64 neighbours, scattered, and in each of them all lines in an order that looks random: each once
+ * before any is met again. The lines that do not fill a cluster come last. */
+static inline u64 cluster_line(u64 rank, u64 n)
+{
+	u64 clusters = n / CLUSTER_LINES, cluster, key, in = rank % CLUSTER_LINES;
+
+	if (rank >= clusters * CLUSTER_LINES)
+		return rank;
+	cluster = rank / CLUSTER_LINES * RANK_PRIME % clusters;
+	key = mix(cluster ^ DRAW_SALT);
+	for (u32 i = 0; i < 3; i++, key >>= 12) { /* each a bijection of six bits */
+		in = (in * ((key & 62) | 1) + (key >> 6)) % CLUSTER_LINES;
+		in ^= in >> 3;
+	}
+	return cluster * CLUSTER_LINES + in;
+}
+
 /* Which of a vCPU's n lines the step with this value writes. */
 static inline u64 step_line(u32 pattern, u64 value, u64 step, u64 n)
 {
-	u64 draw = mix(value ^ DRAW_SALT);
-
-	if (pattern == PATTERN_SEQ)
+	switch (pattern) {
+	case PATTERN_SEQ:
 		return (step - 1) % n;
-	return pattern == PATTERN_RANDOM ? scale(draw, n) : zipf_line(draw, n);
+	case PATTERN_STRIDE:
+		return stride_line((step - 1) % n, n);
+	case PATTERN_CLUSTER:
+		return cluster_line((step - 1) % n, n);
+	case PATTERN_RANDOM:
+		return scale(mix(value ^ DRAW_SALT), n);
+	default:
+		return zipf_line(mix(value ^ DRAW_SALT), n);
+	}
 }
 
 /* How many of all the lines are this vCPU's: they go round, line by line. */

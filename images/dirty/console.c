@@ -84,6 +84,10 @@ static void check(void)
 
 static void command(int c)
 {
+	struct mismatch first;
+
+	if (c == 's')
+		report("dirty steps=", mismatches_sum(&first), NULL);
 	if (c != 'c' && c != 'q')
 		return; /* line ends and noise */
 	check();

@@ -1,7 +1,7 @@
 /* The command line. Strict: a misspelt option would quietly measure something else. */
 #include "dirty.h"
 
-static const char *const patterns[] = {"seq", "random", "zipf"};
+static const char *const patterns[] = {"seq", "random", "zipf", "stride", "cluster"};
 
 const char *pattern_name(u32 pattern) { return patterns[pattern]; }
 

@@ -11,7 +11,7 @@ import (
 
 func eachPattern(t *testing.T, fn func(t *testing.T, p Pattern)) {
 	t.Helper()
-	for _, p := range []Pattern{Seq, Random, Zipf} {
+	for _, p := range []Pattern{Seq, Random, Zipf, Stride, Cluster} {
 		t.Run(p.String(), func(t *testing.T) { fn(t, p) })
 	}
 }
@@ -166,7 +166,7 @@ func TestReadStateRefuses(t *testing.T) {
 		want error
 	}{
 		{"no magic", 0, 0, ErrNotReady},
-		{"version and vcpus", 8, 2 | 1<<32, ErrBadHeader},
+		{"version and vcpus", 8, version + 1 | 1<<32, ErrBadHeader},
 		{"no vcpus", 8, 1, ErrBadHeader},
 		{"many vcpus", 8, 1 | 65<<32, ErrBadHeader},
 		{"other number of vcpus", 8, 1 | 3<<32, ErrBadHeader},
@@ -177,7 +177,7 @@ func TestReadStateRefuses(t *testing.T) {
 		{"no lines", 40, 64 << 32, ErrBadHeader},
 		{"no bytes", 40, 5, ErrBadHeader},
 		{"65 lines", 40, 65 | 64<<32, ErrBadHeader},
-		{"pattern", 48, 3, ErrBadHeader},
+		{"pattern", 48, uint64(Cluster) + 1, ErrBadHeader},
 		{"records outside memory", 80, 1 << 40, memory.ErrOutOfRange},
 	}
 	for _, tt := range tests {

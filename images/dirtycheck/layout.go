@@ -13,7 +13,7 @@ const HeaderAt memory.GPA = 0x100000
 
 const (
 	magic       = "FLDIRTY1"
-	version     = 1
+	version     = 2
 	headerBytes = 88
 	recordBytes = 64
 	lineBytes   = 64
@@ -107,7 +107,7 @@ func (p *Params) validate(vcpus int) error {
 		return fmt.Errorf("%w: %d vcpus", ErrBadHeader, vcpus)
 	case p.LinesPerPage < 1 || p.LinesPerPage > pageLines || p.BytesPerLine < 1 || p.BytesPerLine > lineBytes:
 		return fmt.Errorf("%w: %d lines a page of %d bytes", ErrBadHeader, p.LinesPerPage, p.BytesPerLine)
-	case p.Pattern > Zipf:
+	case p.Pattern > Cluster:
 		return fmt.Errorf("%w: pattern %d", ErrBadHeader, p.Pattern)
 	case p.Pages < 1 || p.Pages > maxLines || p.allLines() > maxLines || p.allLines() < uint64(vcpus):
 		return fmt.Errorf("%w: %d pages", ErrBadHeader, p.Pages)

@@ -10,11 +10,13 @@ const (
 	Seq Pattern = iota
 	Random
 	Zipf
+	Stride
+	Cluster
 )
 
 // String gives the name used on the guest's command line.
 func (p Pattern) String() string {
-	names := [...]string{"seq", "random", "zipf"}
+	names := [...]string{"seq", "random", "zipf", "stride", "cluster"}
 	if int(p) < len(names) {
 		return names[p]
 	}
@@ -27,6 +29,9 @@ const (
 	wordGamma = 0xd1342543de82ef95
 	drawSalt  = 0x5851f42d4c957f2d
 	rankPrime = 2654435761
+
+	strideLines  = 16
+	clusterLines = 64
 
 	mixMul1, mixMul1Inverse = 0xbf58476d1ce4e5b9, 0x96de1b173f119089
 	mixMul2, mixMul2Inverse = 0x94d049bb133111eb, 0x319642b2d24d8ec3
@@ -70,7 +75,7 @@ func (s *stream) line(value, step uint64) uint64 { return s.lineOf(s.rank(value,
 // rank numbers the lines as the pattern draws them: for zipf, the hottest first.
 func (s *stream) rank(value, step uint64) uint64 {
 	switch s.pattern {
-	case Seq:
+	case Seq, Stride, Cluster:
 		return (step - 1) % s.lines
 	case Random:
 		rank, _ := bits.Mul64(mix(value^drawSalt), s.lines)
@@ -82,10 +87,43 @@ func (s *stream) rank(value, step uint64) uint64 {
 
 // lineOf is a permutation. That of zipf scatters the hot ranks over the pages.
 func (s *stream) lineOf(rank uint64) uint64 {
-	if s.pattern == Zipf {
+	switch s.pattern {
+	case Zipf:
 		return rank * rankPrime % s.lines
+	case Stride:
+		return strideLine(rank, s.lines)
+	case Cluster:
+		return clusterLine(rank, s.lines)
+	default:
+		return rank
 	}
-	return rank
+}
+
+// strideLine: every 16th line, then those after them, and so on.
+func strideLine(rank, n uint64) uint64 {
+	each, more := n/strideLines, n%strideLines // so many rows have one more
+	if rank < more*(each+1) {
+		return rank/(each+1) + rank%(each+1)*strideLines
+	}
+	rank -= more * (each + 1)
+	return more + rank/each + rank%each*strideLines
+}
+
+// clusterLine: scattered clusters of neighbours, and in each all lines in an order that looks random. The
+// lines that do not fill a cluster come last.
+func clusterLine(rank, n uint64) uint64 {
+	clusters, in := n/clusterLines, rank%clusterLines
+	if rank >= clusters*clusterLines {
+		return rank
+	}
+	cluster := rank / clusterLines * rankPrime % clusters
+	key := mix(cluster ^ drawSalt)
+	for range 3 { // each a bijection of six bits
+		in = (in*(key&62|1) + key>>6) % clusterLines
+		in ^= in >> 3
+		key >>= 12
+	}
+	return cluster*clusterLines + in
 }
 
 // zipfRank: ranks 2^k-1 to 2^(k+1)-2 are octave k. All octaves are equally likely, and so are the ranks inside

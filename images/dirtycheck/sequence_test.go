@@ -43,6 +43,54 @@ func TestZipfReachesEveryLine(t *testing.T) {
 	}
 }
 
+// A pass over the working set meets each line once.
+func TestPassesArePermutations(t *testing.T) {
+	for _, p := range []Pattern{Seq, Stride, Cluster} {
+		for _, n := range []uint64{1, 2, 15, 16, 17, 63, 64, 65, 640, 1000, 4096} {
+			s := newStream(1, 0, n, p)
+			hits := make([]int, n)
+			for step := uint64(1); step <= 2*n; step++ {
+				hits[s.line(s.value(step), step)]++
+			}
+			for line, h := range hits {
+				if h != 2 {
+					t.Errorf("%v: line %d of %d was written %d times in two passes", p, line, n, h)
+				}
+			}
+		}
+	}
+}
+
+// What the patterns promise to who predicts them: a constant step, and neighbours within a cluster in no order.
+func TestStrideAndCluster(t *testing.T) {
+	const n = 4096
+	line := func(p Pattern, step uint64) int64 {
+		s := newStream(1, 0, n, p)
+		return int64(s.line(s.value(step), step))
+	}
+	for step := uint64(1); step < n/strideLines; step++ {
+		if by := line(Stride, step+1) - line(Stride, step); by != strideLines {
+			t.Errorf("step %d of stride is of %d lines", step, by)
+		}
+	}
+	var next int
+	for step := uint64(1); step <= n; step++ {
+		if (step-1)%clusterLines == 0 {
+			continue
+		}
+		before, now := line(Cluster, step-1), line(Cluster, step)
+		if before/clusterLines != now/clusterLines {
+			t.Errorf("step %d leaves its cluster", step)
+		}
+		if now == before+1 {
+			next++
+		}
+	}
+	if next > n/16 {
+		t.Errorf("%d of %d steps go to the next line: that is nearly in order", next, n)
+	}
+}
+
 func TestRandomIsEven(t *testing.T) {
 	const n, steps = 100, 100000
 	s := newStream(1, 0, n, Random)
@@ -74,7 +122,7 @@ func TestPlacesOfAPageAreDistinct(t *testing.T) {
 
 // Ten billion steps over a million lines: the replay has to end when every line was met.
 func BenchmarkReplay(b *testing.B) {
-	for _, p := range []Pattern{Seq, Random, Zipf} {
+	for _, p := range []Pattern{Seq, Random, Zipf, Stride, Cluster} {
 		b.Run(p.String(), func(b *testing.B) {
 			for b.Loop() {
 				w := writer{stream: newStream(1, 0, 1<<20, p), VCPU: VCPU{Lines: 1 << 20, Done: 1e10, Next: 1e10}}

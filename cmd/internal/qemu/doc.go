@@ -14,9 +14,21 @@
 // RESUME at the destination, sent just before the first starts: the same span as ours
 // (both carry microseconds of one host's clock). What the source itself reports ends when it
 // has sent the last byte, so it leaves out the destination's part; it is kept beside.
-// Version 7.2 does not report the bytes of the downtime. They are counted in a run of its
-// own that is held at the switch-over (capability pause-before-switchover), when the guest
-// has stopped and nothing of the rest is sent.
+// The bytes of the downtime are counted in a run of its own that is held at the switch-over (capability
+// pause-before-switchover), when the guest has stopped and nothing of the rest is sent: what version 7.2 reports
+// as downtime-bytes leaves out the channels of multifd.
+//
+// In post-copy the span is the same, and what comes after RESUME is timed until the source has completed. Version 7.2
+// reports the number of requested pages, and how long all vCPUs stood still, in milliseconds, but no latency. That is
+// taken from its trace, in the run that counts: from the fault thread's request to the page's placing.
+//
+// # Settings
+//
+// Setting names the ways to migrate that are worth measuring. XBZRLE sends a page as its difference from what was
+// sent before, if that is still in its cache; so it begins to save in the third pass. A migration that would
+// stop after the second never gets there; therefore it is held to some passes first, by a downtime limit of 1 ms,
+// and its total time is longer for it. Its cache is 64 MiB by default, which is what a guest of that
+// hot set sees; both a cache that holds the hot set and one that cannot are settings.
 //
 // Rejected: a QMP library (this is one small file), and HMP (made for people to read).
 package qemu

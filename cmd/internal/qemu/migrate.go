@@ -2,8 +2,6 @@ package qemu
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -17,15 +15,21 @@ const (
 
 // MigrationOptions say how to migrate.
 type MigrationOptions struct {
-	URI         string // unix:PATH, where the destination is to listen
+	Setting     Setting
+	From, To    string // URIs: where the source connects, and where the destination listens
 	MaxDowntime time.Duration
+	// MaxBandwidthBytesPerS limits QEMU itself; 0 is no limit.
+	MaxBandwidthBytesPerS uint64
 	// Patience is how long the rounds may go on before the downtime goal is given up. QEMU
 	// itself would go on for ever.
 	Patience time.Duration
-	Multifd  bool // pages over two more connections
 	// CountDowntime holds the migration at the switch-over to count the bytes after it. It
-	// makes DowntimeMS and TotalMS longer.
+	// makes DowntimeMS and TotalMS longer. Without effect on post-copy, which sends none.
 	CountDowntime bool
+	// FollowRounds asks for figures at each pass, which disturbs a little.
+	FollowRounds bool
+	// Resumed, if any, is called when the guest runs at the destination, which in post-copy is before the end.
+	Resumed func()
 }
 
 // Migration is what came of one. Bytes are of RAM: QEMU does not count device state.
@@ -33,54 +37,71 @@ type Migration struct {
 	TotalMS         float64
 	DowntimeMS      float64 // from STOP at the source to RESUME at the destination
 	OwnDowntimeMS   float64 // as the source reports it
+	SourceMS        float64 // the part of DowntimeMS until the source had sent all; 0 in post-copy
 	BytesSent       uint64
 	BytesInDowntime uint64 // with CountDowntime
 	Rounds          int
-	Converged       bool // the downtime goal was not given up
+	Converged       bool    // the downtime goal was not given up
+	Passes          []Pass  // with FollowRounds
+	Requests        uint64  // pages that the destination asked for, in post-copy
+	AfterResumeMS   float64 // from RESUME until all pages were there, in post-copy
 }
 
-// info is the part of query-migrate's answer that is used.
-type info struct {
-	Status      string  `json:"status"`
-	ErrorDesc   string  `json:"error-desc"`
-	TotalTimeMS float64 `json:"total-time"`
-	DowntimeMS  float64 `json:"downtime"`
-	RAM         struct {
-		Transferred uint64 `json:"transferred"`
-		Rounds      int    `json:"dirty-sync-count"`
-	} `json:"ram"`
+// Pass is one over the dirty pages.
+type Pass struct {
+	StartMS, MS float64 // StartMS: since the first
+	Bytes       uint64
+	Pages       uint64 // with content
+	Paused      bool
 }
 
 // Migrate moves the guest of source to destination, which was started with `-incoming
-// defer`, and returns when it runs there.
+// defer`, and returns when it runs there and needs the source no more.
 func Migrate(ctx context.Context, source, destination *Monitor, o MigrationOptions) (*Migration, error) {
 	if err := prepare(ctx, source, destination, o); err != nil {
 		return nil, err
 	}
-	if err := source.Execute(ctx, "migrate", map[string]any{"uri": o.URI}, nil); err != nil {
+	if err := source.Execute(ctx, "migrate", map[string]any{"uri": o.From}, nil); err != nil {
 		return nil, err
 	}
-	f := follower{source: source, result: &Migration{Converged: true}}
-	if err := f.follow(ctx, o.Patience); err != nil {
-		return nil, err
-	}
-	resumed, err := awaitResume(ctx, destination)
+	resumed := make(chan resumption, 1)
+	go func() { resumed <- awaitResume(ctx, destination, o.Resumed) }()
+	f := follower{source: source, options: o, result: &Migration{Converged: true}}
+	err := f.follow(ctx)
 	if err != nil {
-		return nil, err
+		return nil, err // the destination is closed by the caller, which ends the goroutine
+	}
+	there := <-resumed
+	if there.err != nil {
+		return nil, there.err
 	}
 	i, err := queryTimes(ctx, source)
 	if err != nil {
 		return nil, err
 	}
+	f.finish(i, there.at)
+	return f.result, nil
+}
+
+// finish computes the figures that need both ends.
+func (f *follower) finish(i info, resumed time.Time) {
 	r := f.result
 	r.TotalMS, r.OwnDowntimeMS = i.TotalTimeMS, i.DowntimeMS
-	r.DowntimeMS = float64(resumed.Sub(f.stopped)) / float64(time.Millisecond)
-	r.BytesSent, r.Rounds = i.RAM.Transferred, i.RAM.Rounds
-	if o.CountDowntime {
+	r.DowntimeMS = milliseconds(resumed.Sub(f.stopped))
+	r.BytesSent, r.Rounds, r.Requests = i.RAM.Transferred, i.RAM.Rounds, i.RAM.Requests
+	switch {
+	case f.options.Setting.Postcopy:
+		r.AfterResumeMS = milliseconds(f.completed.Sub(resumed))
+	default:
+		r.SourceMS = min(r.DowntimeMS, milliseconds(f.completed.Sub(f.stopped)))
+	}
+	if f.options.CountDowntime && !f.options.Setting.Postcopy {
 		r.BytesInDowntime = r.BytesSent - f.sentBefore
 	}
-	return r, nil
+	f.endPass(f.completed, i)
 }
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // prepare sets both ends up and lets the destination listen.
 func prepare(ctx context.Context, source, destination *Monitor, o MigrationOptions) error {
@@ -88,119 +109,68 @@ func prepare(ctx context.Context, source, destination *Monitor, o MigrationOptio
 		Name string `json:"capability"`
 		On   bool   `json:"state"`
 	}
-	both := []capability{{"events", true}, {"multifd", o.Multifd}}
+	both := []capability{{"events", true}}
+	for _, name := range o.Setting.capabilities {
+		both = append(both, capability{name, true})
+	}
+	hold := capability{"pause-before-switchover", o.CountDowntime && !o.Setting.Postcopy}
+	bandwidth := o.MaxBandwidthBytesPerS
+	if bandwidth == 0 {
+		bandwidth = unlimitedBytesPerS
+	}
+	limits := map[string]any{"max-bandwidth": bandwidth, "downtime-limit": o.firstDowntimeMS()}
+	if o.Setting.Postcopy {
+		limits["max-postcopy-bandwidth"] = o.MaxBandwidthBytesPerS // 0 is no limit here
+	}
 	for _, end := range []struct {
 		*Monitor
 		capabilities []capability
-	}{{source, append(both, capability{"pause-before-switchover", o.CountDowntime})}, {destination, both}} {
+		parameters   map[string]any
+	}{{source, append(both, hold), limits}, {destination, both, nil}} {
 		err := end.Execute(ctx, "migrate-set-capabilities", map[string]any{"capabilities": end.capabilities}, nil)
 		if err != nil {
 			return err
 		}
-	}
-	err := source.Execute(ctx, "migrate-set-parameters", map[string]any{
-		"max-bandwidth": unlimitedBytesPerS, "downtime-limit": max(1, o.MaxDowntime.Milliseconds()),
-	}, nil)
-	if err != nil {
-		return err
-	}
-	return destination.Execute(ctx, "migrate-incoming", map[string]any{"uri": o.URI}, nil)
-}
-
-// follower watches a migration at its source.
-type follower struct {
-	source     *Monitor
-	result     *Migration
-	stopped    time.Time
-	sentBefore uint64 // bytes, when the guest stopped
-}
-
-func (f *follower) follow(ctx context.Context, patience time.Duration) error {
-	errImpatient := errors.New("patience is over")
-	hurried, cancel := context.WithTimeoutCause(ctx, patience, errImpatient)
-	defer cancel()
-	for {
-		e, err := f.source.Await(hurried)
-		if errors.Is(err, errImpatient) {
-			f.result.Converged = false
-			err = f.source.Execute(ctx, "migrate-set-parameters", map[string]any{"downtime-limit": anyDowntimeMS}, nil)
-			hurried = ctx
-			if err == nil {
+		for _, parameters := range []map[string]any{o.Setting.parameters, end.parameters} {
+			if len(parameters) == 0 {
 				continue
 			}
-		}
-		if err != nil {
-			return err
-		}
-		done, err := f.event(ctx, e)
-		if done || err != nil {
-			return err
+			if err := end.Execute(ctx, "migrate-set-parameters", parameters, nil); err != nil {
+				return err
+			}
 		}
 	}
+	return destination.Execute(ctx, "migrate-incoming", map[string]any{"uri": o.To}, nil)
 }
 
-func (f *follower) event(ctx context.Context, e Event) (done bool, err error) {
-	if e.Name == "STOP" {
-		f.stopped = e.Time()
+// firstDowntimeMS is the limit that the migration begins with. A cache is warmed under the smallest one: with 0
+// QEMU would not look for dirty pages again after the first pass.
+func (o *MigrationOptions) firstDowntimeMS() int64 {
+	if o.Setting.WarmPasses > 0 {
+		return 1
 	}
-	if e.Name != "MIGRATION" {
-		return false, nil
-	}
-	var data struct {
-		Status string `json:"status"`
-	}
-	if err := json.Unmarshal(e.Data, &data); err != nil {
-		return false, fmt.Errorf("QMP event MIGRATION: %w", err)
-	}
-	switch data.Status {
-	case "completed":
-		if f.stopped.IsZero() {
-			return true, errors.New("QEMU completed a migration without stopping the guest")
-		}
-		return true, nil
-	case "failed", "cancelled":
-		i, err := query(ctx, f.source)
-		return true, errors.Join(fmt.Errorf("QEMU's migration %s: %s", data.Status, i.ErrorDesc), err)
-	case "pre-switchover":
-		i, err := query(ctx, f.source)
-		if err != nil {
-			return true, err
-		}
-		f.sentBefore = i.RAM.Transferred
-		return false, f.source.Execute(ctx, "migrate-continue", map[string]any{"state": "pre-switchover"}, nil)
-	}
-	return false, nil
+	return o.downtimeMS()
 }
 
-func query(ctx context.Context, m *Monitor) (i info, err error) {
-	err = m.Execute(ctx, "query-migrate", nil, &i)
-	return i, err
+func (o *MigrationOptions) downtimeMS() int64 { return max(1, o.MaxDowntime.Milliseconds()) }
+
+// resumption is when the guest ran at the destination, or why it does not.
+type resumption struct {
+	at  time.Time
+	err error
 }
 
-// queryTimes asks until the times are there: QEMU sends the event before it has computed them.
-func queryTimes(ctx context.Context, m *Monitor) (i info, err error) {
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		if i, err = query(ctx, m); err != nil || i.TotalTimeMS > 0 {
-			return i, err
-		}
-		select {
-		case <-ctx.Done():
-			return i, context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
-}
-
-func awaitResume(ctx context.Context, destination *Monitor) (time.Time, error) {
+func awaitResume(ctx context.Context, destination *Monitor, resumed func()) resumption {
 	for {
 		e, err := destination.Await(ctx)
 		if err != nil {
-			return time.Time{}, fmt.Errorf("the destination QEMU: %w", err)
+			return resumption{err: fmt.Errorf("the destination QEMU: %w", err)}
 		}
 		if e.Name == "RESUME" {
-			return e.Time(), nil
+			if resumed != nil {
+				resumed()
+			}
+			return resumption{at: e.Time()}
 		}
 	}
 }

@@ -111,6 +111,9 @@ func (v *VM) connect(ctx context.Context, path string) error {
 	}
 }
 
+// PID is QEMU's process id.
+func (v *VM) PID() int { return v.cmd.Process.Pid }
+
 // Close kills QEMU and waits for its end.
 func (v *VM) Close() error {
 	var err error

@@ -1,0 +1,79 @@
+package qemu
+
+import (
+	"fmt"
+	"math/bits"
+	"slices"
+	"strings"
+)
+
+// Setting is one way in which QEMU migrates.
+type Setting struct {
+	Name     string // as --peer takes it, for example "qemu-xbzrle"
+	Label    string // for people, without QEMU's name and version
+	Postcopy bool   // the destination resumes first
+	// WarmPasses is how many passes over memory are made, whatever their downtime would be, before the
+	// downtime goal holds: XBZRLE knows a page only from the second pass on.
+	WarmPasses int
+
+	capabilities []string
+	parameters   map[string]any
+}
+
+// The memory that XBZRLE keeps of what it sent.
+const (
+	defaultCacheBytes = 64 << 20 // QEMU's own default
+	minCacheBytes     = 1 << 20
+	warmPasses        = 4 // all pages; first sight; differences; and again, now with a measured bandwidth
+)
+
+// Settings are all that are measured. hotBytes is how much the guest writes again and again: one cache of XBZRLE
+// holds it with room to spare, another one cannot.
+func Settings(hotBytes uint64) []Setting {
+	large := max(defaultCacheBytes, powerOfTwo(2*hotBytes))
+	small := max(minCacheBytes, powerOfTwo(hotBytes)/2)
+	return []Setting{
+		{Name: "qemu"},
+		{Name: "qemu-multifd", Label: "multifd", capabilities: []string{"multifd"}},
+		{
+			Name: "qemu-multifd-zstd", Label: "multifd with zstd", capabilities: []string{"multifd"},
+			parameters: map[string]any{"multifd-compression": "zstd"},
+		},
+		xbzrle("qemu-xbzrle", "warm", large),
+		xbzrle("qemu-xbzrle-small", "exceeded", small),
+		{Name: "qemu-postcopy", Label: "postcopy", Postcopy: true, capabilities: []string{"postcopy-ram"}},
+		{
+			Name: "qemu-postcopy-preempt", Label: "postcopy with preempt", Postcopy: true,
+			capabilities: []string{"postcopy-ram", "postcopy-preempt"},
+		},
+	}
+}
+
+func xbzrle(name, state string, cacheBytes uint64) Setting {
+	return Setting{
+		Name: name, Label: fmt.Sprintf("xbzrle, %s cache of %d MiB", state, cacheBytes>>20), WarmPasses: warmPasses,
+		capabilities: []string{"xbzrle"}, parameters: map[string]any{"xbzrle-cache-size": cacheBytes},
+	}
+}
+
+// powerOfTwo is the smallest that is not below n, as XBZRLE wants its cache.
+func powerOfTwo(n uint64) uint64 { return 1 << bits.Len64(n-1) }
+
+// Names lists the settings as --peer takes them.
+func Names() []string {
+	var names []string
+	for _, s := range Settings(minCacheBytes) {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+// Choose finds a setting by its name.
+func Choose(name string, hotBytes uint64) (Setting, error) {
+	all := Settings(hotBytes)
+	at := slices.IndexFunc(all, func(s Setting) bool { return s.Name == name })
+	if at < 0 {
+		return Setting{}, fmt.Errorf("QEMU has no setting %q: choose of %s", name, strings.Join(Names(), ", "))
+	}
+	return all[at], nil
+}
