@@ -71,6 +71,18 @@ func TestConversation(t *testing.T) {
 	}
 }
 
+func TestSteps(t *testing.T) {
+	g, guest := guestEnd(t)
+	go func() {
+		if command, _ := bufio.NewReader(guest).ReadByte(); command == 's' {
+			guest.Write([]byte("dirty steps=123 mismatches=0\n"))
+		}
+	}()
+	if n, err := g.Steps(t.Context()); err != nil || n != 123 {
+		t.Errorf("Steps() = %d, %v", n, err)
+	}
+}
+
 func TestGuestInTrouble(t *testing.T) {
 	for _, line := range []string{"fault vector=14 error=0x4", "error: base: not on a page"} {
 		g, guest := guestEnd(t)
