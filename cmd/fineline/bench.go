@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
@@ -22,10 +20,10 @@ func newBenchCommand() *cobra.Command {
 		Use:   "bench NAME",
 		Short: "Measure this VMM beside a peer or a physical limit",
 		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("name a benchmark: boot, diff, exits, migrate or track")}
+			return usageError{errors.New("name a benchmark: boot, diff, exits, migrate, postcopy or track")}
 		},
 	}
-	c.AddCommand(newBenchBoot(), newBenchDiff(), newBenchExits(), newBenchMigrate(), newBenchTrack())
+	c.AddCommand(newBenchBoot(), newBenchDiff(), newBenchExits(), newBenchMigrate(), newBenchPostcopy(), newBenchTrack())
 	for _, sub := range c.Commands() {
 		sub.Args = usageArgs(nil)
 	}
@@ -109,27 +107,4 @@ func newBenchTrack() *cobra.Command {
 		func(ctx context.Context, _ string, runs int, progress bench.Progress) (*bench.Report, error) {
 			return bench.Track(ctx, runs, progress)
 		})
-}
-
-func newBenchMigrate() *cobra.Command {
-	o := bench.MigrateOptions{Peer: bench.PeerQEMU, MaxDowntime: 300 * time.Millisecond}
-	peers := []string{bench.PeerQEMU, bench.PeerQEMUMultifd, bench.PeerNone}
-	c := benchCommand("migrate", "Live migrations under four loads, beside QEMU", 5,
-		func(ctx context.Context, exe string, runs int, progress bench.Progress) (*bench.Report, error) {
-			o.Exe, o.Runs = exe, runs
-			switch {
-			case !slices.Contains(peers, o.Peer):
-				return nil, usageError{fmt.Errorf("--peer %q: choose one of %v", o.Peer, peers)}
-			case o.MaxDowntime < time.Millisecond:
-				return nil, usageError{fmt.Errorf("--max-downtime %v: give at least 1ms", o.MaxDowntime)}
-			case o.Only < 0 || o.Only > bench.Scenarios():
-				return nil, usageError{fmt.Errorf("--only %d: there are %d loads", o.Only, bench.Scenarios())}
-			}
-			return bench.Migrate(ctx, o, progress)
-		})
-	fl := c.Flags()
-	fl.StringVar(&o.Peer, "peer", o.Peer, "qemu, qemu-multifd or none")
-	fl.DurationVar(&o.MaxDowntime, "max-downtime", o.MaxDowntime, "downtime allowed to both (the default is QEMU's)")
-	fl.IntVar(&o.Only, "only", 0, "the number of the one load to measure; 0: all")
-	return c
 }

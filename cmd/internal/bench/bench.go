@@ -18,6 +18,17 @@ type Report struct {
 	Bench   string   `json:"bench"`
 	Host    Host     `json:"host"`
 	Results []Result `json:"results"`
+	// Extremes are the best and the worst ratio of figures that several scenarios have.
+	Extremes []Extreme `json:"extremes,omitempty"`
+}
+
+// Extreme is how ours compares with the best peer where it does best and where it does worst.
+type Extreme struct {
+	Name       string  `json:"name"` // of the figure
+	Best       float64 `json:"best"` // ratio
+	BestWhere  string  `json:"best_where"`
+	Worst      float64 `json:"worst"`
+	WorstWhere string  `json:"worst_where"`
 }
 
 // Host is the machine that was measured.
@@ -37,6 +48,7 @@ type Result struct {
 	Ratio    float64 `json:"ratio"` // ours over the peer's; 0 if there is none
 	Runs     int     `json:"runs"`
 	Spread   Spread  `json:"spread"`
+	Best     bool    `json:"best,omitempty"` // of several peers that are alike
 }
 
 // Spread is the range from the smallest to the largest run.
@@ -74,8 +86,8 @@ func reportOn(name, kind string) (*Report, error) {
 	}}, nil
 }
 
-// add appends the figure of these runs. peer is empty if there is no peer.
-func (r *Report) add(name, unit, peerName string, ours, peer []float64) {
+// add appends the figure of these runs, and lends it until the next. peer is empty if there is no peer.
+func (r *Report) add(name, unit, peerName string, ours, peer []float64) *Result {
 	result := Result{Name: name, Unit: unit, Runs: len(ours), Ours: median(ours)}
 	result.Spread.OursMin, result.Spread.OursMax = slices.Min(ours), slices.Max(ours)
 	if len(peer) > 0 {
@@ -86,12 +98,35 @@ func (r *Report) add(name, unit, peerName string, ours, peer []float64) {
 		}
 	}
 	r.Results = append(r.Results, result)
+	return &r.Results[len(r.Results)-1]
+}
+
+// extreme notes a ratio of ours to the best peer's in one scenario.
+func (r *Report) extreme(figure, where string, ratio float64) {
+	at := slices.IndexFunc(r.Extremes, func(e Extreme) bool { return e.Name == figure })
+	if at < 0 {
+		r.Extremes = append(r.Extremes, Extreme{figure, ratio, where, ratio, where})
+		return
+	}
+	e := &r.Extremes[at]
+	if ratio < e.Best {
+		e.Best, e.BestWhere = ratio, where
+	}
+	if ratio > e.Worst {
+		e.Worst, e.WorstWhere = ratio, where
+	}
 }
 
 // median of a sample that is not empty.
 func median(sample []float64) float64 {
 	s := slices.Sorted(slices.Values(sample))
 	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
+}
+
+// quantile of a sample that is not empty: the smallest figure that a share q of all does not exceed.
+func quantile(sample []float64, q float64) float64 {
+	s := slices.Sorted(slices.Values(sample))
+	return s[max(0, int(math.Ceil(q*float64(len(s))))-1)]
 }
 
 // Print writes the report as a table for people.
@@ -102,9 +137,28 @@ func (r *Report) Print(out io.Writer) error {
 	for _, x := range r.Results {
 		s := x.Spread
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", x.Name, x.Unit, figure(x.Ours), x.ofPeer(figure(x.Peer)),
-			x.ratio(), x.Runs, span(s.OursMin, s.OursMax), x.ofPeer(span(s.PeerMin, s.PeerMax)), x.ofPeer(x.PeerName))
+			x.ratio(), x.Runs, span(s.OursMin, s.OursMax), x.ofPeer(span(s.PeerMin, s.PeerMax)), x.ofPeer(x.PeerName)+x.star())
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(r.Results, func(x Result) bool { return x.Best }) {
+		fmt.Fprintln(out, "\n* the best of the peer's settings, of pre-copy and of post-copy each")
+	}
+	for i, e := range r.Extremes {
+		if i == 0 {
+			fmt.Fprintln(out, "\nRatios to the best pre-copy setting, at best and at worst:")
+		}
+		fmt.Fprintf(out, "  %s: %s (%s), %s (%s)\n", e.Name, figure(e.Best), e.BestWhere, figure(e.Worst), e.WorstWhere)
+	}
+	return nil
+}
+
+func (x Result) star() string {
+	if x.Best {
+		return " *"
+	}
+	return ""
 }
 
 // ofPeer is text, if there is a peer.

@@ -106,36 +106,3 @@ func TestOwnMiB(t *testing.T) {
 		}
 	}
 }
-
-// TestMigrateRows: with and without a peer, and the one run that counts.
-func TestMigrateRows(t *testing.T) {
-	ours := []sample{{totalMS: 10, bytesInDowntime: 1 << 20, converged: true}}
-	peer := []sample{{totalMS: 20, ownDowntimeMS: 3}}
-	counted := []sample{{totalMS: 99, bytesInDowntime: 2 << 20}}
-
-	m := migrator{report: &Report{}, peerName: "Q"}
-	m.addRows("load", ours, peer, counted)
-	rows := map[string]Result{}
-	for _, r := range m.report.Results {
-		rows[r.Name+r.PeerName] = r
-	}
-	for key, want := range map[string][2]float64{
-		"load: totalQ": {10, 20},
-		"load: downtimeQ, as its source reports it":      {0, 3},
-		"load: sent in the downtimeQ, RAM only, one run": {1, 2},
-		"load: gave up the downtime goalQ":               {0, 1},
-		"load: mismatchesQ":                              {0, 0},
-	} {
-		if r, ok := rows[key]; !ok || [2]float64{r.Ours, r.Peer} != want {
-			t.Errorf("%s: %+v, want %v", key, r, want)
-		}
-	}
-
-	alone := migrator{report: &Report{}}
-	alone.addRows("load", ours, nil, nil)
-	for _, r := range alone.report.Results {
-		if r.PeerName != "" || r.Ratio != 0 {
-			t.Errorf("without a peer: %+v", r)
-		}
-	}
-}

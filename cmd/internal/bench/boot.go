@@ -118,6 +118,8 @@ func firstByte(ctx context.Context, program string, args ...string) (float64, er
 	return milliseconds(elapsed), nil
 }
 
+func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // residentMiB runs an idle machine and reads what it keeps beside guest RAM.

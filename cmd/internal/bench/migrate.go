@@ -2,282 +2,151 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"time"
+	"slices"
 
 	"github.com/fineline-vmm/fineline/cmd/internal/qemu"
-	"github.com/fineline-vmm/fineline/cmd/internal/workload"
-	"github.com/fineline-vmm/fineline/migration"
-	"github.com/fineline-vmm/fineline/vmm/api"
 )
 
-// Peers of Migrate.
+// Peers of a migration that are not one of QEMU's settings.
 const (
-	PeerQEMU        = "qemu"
-	PeerQEMUMultifd = "qemu-multifd" // pages over two more connections
-	PeerNone        = "none"
-)
-
-const (
-	migrateGuestMiB = 1024
-	// migratePatience is when a migration that does not converge gives up its downtime goal.
-	migratePatience = 4 * time.Second
+	PeerAll  = "all"
+	PeerNone = "none"
 )
 
 // MigrateOptions say what to measure.
 type MigrateOptions struct {
-	Exe         string // Fineline's binary
-	Runs        int    // of each scenario
-	Peer        string
-	MaxDowntime time.Duration // allowed to both
-	// Only is the number of the one scenario to run, from 1; 0 runs all.
-	Only int
+	Move
+	Runs  int      // of each scenario
+	Peers []string // settings of QEMU's, PeerAll or PeerNone
+	Only  []string // names of scenarios; empty: all that are not extra
 }
 
-// scenario is one load.
-type scenario struct {
-	name string
-	load workload.Load
-}
-
-// scenarios go from the best case of line granularity, one line a page, to its worst, every
-// byte; the last is one that a link can keep up with.
-var scenarios = []scenario{
-	{"4096 pages, 1 line", workload.Load{VCPUs: 1, Pages: 4096, Lines: 1, Pattern: "seq"}},
-	{"65536 pages, 1 line", workload.Load{VCPUs: 1, Pages: 65536, Lines: 1, Pattern: "seq"}},
-	{"4096 pages, every byte", workload.Load{VCPUs: 1, Pages: 4096, Lines: 64, Pattern: "seq"}},
-	{"65536 pages, 1 line, 50000/s", workload.Load{VCPUs: 1, Pages: 65536, Lines: 1, Pattern: "seq", Rate: 50000}},
-}
-
-// Scenarios is how many there are.
-func Scenarios() int { return len(scenarios) }
-
-// sample is one migration.
-type sample struct {
-	totalMS, downtimeMS, ownDowntimeMS float64
-	bytesSent, bytesInDowntime         float64
-	rounds                             float64
-	converged                          bool
-	mismatches                         uint64 // of both ends' checks
-}
-
-// Migrate measures live migrations of builtin:dirty between two processes over a Unix
-// socket, beside the peer's of the same guest.
+// Migrate measures live migrations of builtin:dirty between two processes, beside the peer's of the same guest.
 func Migrate(ctx context.Context, o MigrateOptions, progress Progress) (*Report, error) {
-	r, err := newReport("migrate")
+	chosen, err := choose(migrateScenarios, o.Only)
 	if err != nil {
 		return nil, err
 	}
-	m := migrator{MigrateOptions: o, report: r, progress: progress}
-	if o.Peer != PeerNone {
-		version, err := qemu.Version(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("%w, or choose --peer none", err)
-		}
-		m.peerName = "QEMU " + version
-		if o.Peer == PeerQEMUMultifd {
-			m.peerName += " multifd"
-		}
-	}
-	chosen := scenarios
-	if o.Only > 0 {
-		chosen = scenarios[o.Only-1 : o.Only]
+	m := migrator{MigrateOptions: o, progress: progress}
+	if err := m.open(ctx, "migrate"); err != nil {
+		return nil, err
 	}
 	m.total = len(chosen) * o.Runs
 	for _, s := range chosen {
 		if err := m.measure(ctx, s); err != nil {
-			return nil, fmt.Errorf("%s: %w", s.name, err)
+			return nil, fmt.Errorf("%s: %w", s.Name, err)
 		}
 	}
-	return r, nil
+	return m.report, nil
 }
 
 // migrator runs the scenarios one after the other.
 type migrator struct {
 	MigrateOptions
-	peerName    string
+	version     string // of QEMU
 	report      *Report
 	progress    Progress
 	done, total int
 }
 
-func (m *migrator) measure(ctx context.Context, s scenario) error {
-	var ours, peer []sample
-	for range m.Runs {
-		one, err := m.inDir(func(dir string) (sample, error) { return m.fineline(ctx, dir, s.load) })
+// open begins the report, and finds the peer.
+func (m *migrator) open(ctx context.Context, name string) (err error) {
+	if m.report, err = newReport(name); err != nil || m.alone() {
+		return err
+	}
+	if m.version, err = qemu.Version(ctx); err != nil {
+		return fmt.Errorf("%w, or choose --peer none", err)
+	}
+	return nil
+}
+
+func (m *migrator) alone() bool { return slices.Contains(m.Peers, PeerNone) }
+
+// settings are QEMU's for a scenario.
+func (m *migrator) settings(s *Scenario) ([]qemu.Setting, error) {
+	if m.alone() {
+		return nil, nil
+	}
+	if slices.Contains(m.Peers, PeerAll) {
+		return qemu.Settings(s.hotBytes()), nil
+	}
+	var all []qemu.Setting
+	for _, name := range m.Peers {
+		one, err := qemu.Choose(name, s.hotBytes())
 		if err != nil {
-			return err
+			return nil, err
 		}
-		ours = append(ours, one)
-		if m.Peer != PeerNone {
-			one, err := m.inDir(func(dir string) (sample, error) { return m.qemu(ctx, dir, s.load, false) })
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// rival is one of the peer's settings and its migrations of a scenario.
+type rival struct {
+	setting qemu.Setting
+	name    string
+	runs    []sample
+	counted sample // the run that was disturbed to count
+}
+
+func (m *migrator) measure(ctx context.Context, s Scenario) error {
+	ours, rivals, err := m.run(ctx, s, extras{})
+	if err != nil {
+		return err
+	}
+	m.addRows(s.title+m.way(&s), ours, rivals)
+	return nil
+}
+
+// run migrates in turns, so that all meet the same noise.
+func (m *migrator) run(ctx context.Context, s Scenario, x extras) (ours []sample, rivals []rival, err error) {
+	settings, err := m.settings(&s)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, setting := range settings {
+		rivals = append(rivals, rival{setting: setting, name: m.peerName(setting)})
+	}
+	for range m.Runs {
+		one, err := inDir(func(dir string) (record, error) { return m.fineline(ctx, dir, s, x) })
+		if err != nil {
+			return nil, nil, err
+		}
+		ours = append(ours, one.sample)
+		for i := range rivals {
+			one, err := m.peer(ctx, s, rivals[i].setting, x)
 			if err != nil {
-				return err
+				return nil, nil, err
 			}
-			peer = append(peer, one)
+			rivals[i].runs = append(rivals[i].runs, one.sample)
 		}
 		m.done++
 		m.progress(m.done, m.total)
 	}
-	var counted []sample
-	if m.Peer != PeerNone {
-		one, err := m.inDir(func(dir string) (sample, error) { return m.qemu(ctx, dir, s.load, true) })
+	for i := range rivals {
+		x.count = true
+		one, err := m.peer(ctx, s, rivals[i].setting, x)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
-		counted = append(counted, one)
+		rivals[i].counted = one.sample
 	}
-	m.addRows(s.name, ours, peer, counted)
-	return nil
+	return ours, rivals, nil
 }
 
-// addRows turns samples into figures. counted is the peer's run that was held to count.
-func (m *migrator) addRows(name string, ours, peer, counted []sample) {
-	const mib = 1 << 20
-	row := func(what, unit, note string, of func(sample) float64, peer []sample) {
-		m.report.add(name+": "+what, unit, m.peerName+note, pick(ours, of), pick(peer, of))
+func (m *migrator) peer(ctx context.Context, s Scenario, setting qemu.Setting, x extras) (record, error) {
+	r, err := inDir(func(dir string) (record, error) { return m.qemu(ctx, dir, s, setting, x) })
+	if err != nil {
+		return r, fmt.Errorf("%s: %w", setting.Name, err)
 	}
-	row("total", "ms", "", func(s sample) float64 { return s.totalMS }, peer)
-	row("downtime", "ms", "", func(s sample) float64 { return s.downtimeMS }, peer)
-	if len(peer) > 0 {
-		row("downtime", "ms", ", as its source reports it", func(s sample) float64 { return s.ownDowntimeMS }, peer)
-	}
-	row("sent", "MiB", ", RAM only", func(s sample) float64 { return s.bytesSent / mib }, peer)
-	row("sent in the downtime", "MiB", ", RAM only, one run", func(s sample) float64 { return s.bytesInDowntime / mib }, counted)
-	row("rounds", "", "", func(s sample) float64 { return s.rounds }, peer)
-	row("gave up the downtime goal", "share", "", func(s sample) float64 {
-		if s.converged {
-			return 0
-		}
-		return 1
-	}, peer)
-	row("mismatches", "lines", "", func(s sample) float64 { return float64(s.mismatches) }, peer)
+	return r, nil
 }
 
-func pick(samples []sample, of func(sample) float64) []float64 {
-	var out []float64
-	for _, s := range samples {
-		out = append(out, of(s))
+func (m *migrator) peerName(s qemu.Setting) string {
+	name := "QEMU " + m.version
+	if s.Label != "" {
+		name += " " + s.Label
 	}
-	return out
+	return name
 }
-
-// inDir gives fn a directory for its sockets. Its name has no comma, at which QEMU splits.
-func (m *migrator) inDir(fn func(dir string) (sample, error)) (sample, error) {
-	dir, err := os.MkdirTemp("", "fineline-bench-")
-	if err != nil {
-		return sample{}, err
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	return fn(dir)
-}
-
-// fineline migrates once between two of our processes.
-func (m *migrator) fineline(ctx context.Context, dir string, load workload.Load) (_ sample, err error) {
-	kernel, err := extract(dir, workload.Name)
-	if err != nil {
-		return sample{}, err
-	}
-	source, err := workload.StartSource(ctx, m.Exe, dir, kernel, migrateGuestMiB, load)
-	if err != nil {
-		return sample{}, err
-	}
-	defer func() { err = errors.Join(err, source.Close()) }()
-	destination, err := workload.StartDestination(ctx, m.Exe, dir)
-	if err != nil {
-		return sample{}, err
-	}
-	defer func() { err = errors.Join(err, destination.Close()) }()
-	if _, err := source.Guest.AwaitSteps(ctx, load.Pages*load.Lines); err != nil {
-		return sample{}, err
-	}
-	r, err := source.Migrate(ctx, api.MigrationRequest{
-		DestinationURL: destination.Incoming, DowntimeMS: m.MaxDowntime.Milliseconds(),
-		TimeoutS: int64(migratePatience / time.Second), TimeoutStrategy: "Ignore",
-	}, func(migration.Progress) {})
-	if err != nil {
-		return sample{}, err
-	}
-	if r.Status != migration.StatusCompleted {
-		return sample{}, fmt.Errorf("the migration %s: %s", r.Status, r.Error)
-	}
-	check, err := destination.Guest.Check(ctx)
-	if err != nil {
-		return sample{}, err
-	}
-	return sample{
-		totalMS: r.TotalMS, downtimeMS: r.DowntimeMS, ownDowntimeMS: r.DowntimeMS,
-		bytesSent: float64(r.BytesSent), bytesInDowntime: float64(r.BytesInDowntime),
-		rounds: float64(len(r.Rounds)), converged: r.Converged, mismatches: check.Mismatches,
-	}, check.Err()
-}
-
-// qemu migrates once between two of QEMU's processes.
-func (m *migrator) qemu(ctx context.Context, dir string, load workload.Load, count bool) (_ sample, err error) {
-	kernel, err := extract(dir, workload.Name)
-	if err != nil {
-		return sample{}, err
-	}
-	// -S: the guest says its first word when there is somebody to hear it.
-	source, err := startQEMU(ctx, dir, "source", kernel, load, "-S")
-	if err != nil {
-		return sample{}, err
-	}
-	defer func() { err = errors.Join(err, source.Close()) }()
-	destination, err := startQEMU(ctx, dir, "destination", kernel, load, "-incoming", "defer")
-	if err != nil {
-		return sample{}, err
-	}
-	defer func() { err = errors.Join(err, destination.Close()) }()
-	if err := source.Execute(ctx, "cont", nil, nil); err != nil {
-		return sample{}, err
-	}
-	if err := source.guest.AwaitReady(ctx); err != nil {
-		return sample{}, err
-	}
-	if _, err := source.guest.AwaitSteps(ctx, load.Pages*load.Lines); err != nil {
-		return sample{}, err
-	}
-	r, err := qemu.Migrate(ctx, source.Monitor, destination.Monitor, qemu.MigrationOptions{
-		URI: "unix:" + filepath.Join(dir, "migration.sock"), MaxDowntime: m.MaxDowntime,
-		Patience: migratePatience, Multifd: m.Peer == PeerQEMUMultifd, CountDowntime: count,
-	})
-	if err != nil {
-		return sample{}, err
-	}
-	check, err := destination.guest.Check(ctx)
-	if err != nil {
-		return sample{}, err
-	}
-	return sample{
-		totalMS: r.TotalMS, downtimeMS: r.DowntimeMS, ownDowntimeMS: r.OwnDowntimeMS,
-		bytesSent: float64(r.BytesSent), bytesInDowntime: float64(r.BytesInDowntime),
-		rounds: float64(r.Rounds), converged: r.Converged, mismatches: check.Mismatches,
-	}, check.Err()
-}
-
-// qemuMachine is a QEMU and the conversation with the guest in it.
-type qemuMachine struct {
-	*qemu.VM
-	guest *workload.Guest
-}
-
-func startQEMU(ctx context.Context, dir, name, kernel string, load workload.Load, args ...string) (*qemuMachine, error) {
-	serial := filepath.Join(dir, name+".serial")
-	args = append(append(qemu.MicroVM(), "-m", fmt.Sprintf("%dM", migrateGuestMiB), "-smp", fmt.Sprint(load.VCPUs),
-		"-kernel", kernel, "-append", load.Cmdline(), "-serial", "unix:"+serial+",server=on,wait=off"), args...)
-	v, err := qemu.Start(ctx, dir, name, args...)
-	if err != nil {
-		return nil, err
-	}
-	guest, err := workload.Dial(ctx, serial)
-	if err != nil {
-		return nil, errors.Join(err, v.Close())
-	}
-	return &qemuMachine{VM: v, guest: guest}, nil
-}
-
-func (q *qemuMachine) Close() error { return errors.Join(q.guest.Close(), q.VM.Close()) }

@@ -26,8 +26,8 @@
 //
 // Setting names the ways to migrate that are worth measuring. XBZRLE sends a page as its difference from what was
 // sent before, if that is still in its cache; so it begins to save in the third pass. A migration that would
-// stop after the second never gets there; therefore it is held to some passes first, by a downtime limit of 1 ms,
-// and its total time is longer for it. Its cache is 64 MiB by default, which is what a guest of that
+// stop after the second never gets there; therefore it is held to some passes first, by a downtime limit of 1 ms
+// and a first pass at limited speed, and its total time is longer for it. Its cache is 64 MiB by default, which is what a guest of that
 // hot set sees; both a cache that holds the hot set and one that cannot are settings.
 //
 // Rejected: a QMP library (this is one small file), and HMP (made for people to read).

@@ -94,10 +94,6 @@ func (f *follower) event(ctx context.Context, e Event) (done bool, err error) {
 
 func (f *follower) status(ctx context.Context, at time.Time, status string) (done bool, err error) {
 	switch status {
-	case "active":
-		if f.options.Setting.Postcopy {
-			return false, f.source.Execute(ctx, "migrate-start-postcopy", nil, nil)
-		}
 	case "completed":
 		if f.stopped.IsZero() {
 			return true, errors.New("QEMU completed a migration without stopping the guest")
@@ -122,10 +118,8 @@ func (f *follower) status(ctx context.Context, at time.Time, status string) (don
 
 // pass is told that pass number n, from 1, has begun.
 func (f *follower) pass(ctx context.Context, at time.Time, n int) error {
-	if w := f.options.Setting.WarmPasses; w > 0 && n == w+1 && f.result.Converged {
-		if err := f.allowDowntime(ctx, f.options.downtimeMS()); err != nil {
-			return err
-		}
+	if err := f.warm(ctx, n); err != nil {
+		return err
 	}
 	if !f.options.FollowRounds {
 		return nil
@@ -139,6 +133,20 @@ func (f *follower) pass(ctx context.Context, at time.Time, n int) error {
 		f.firstAt = at
 	}
 	f.passAt, f.passFrom = at, i
+	return nil
+}
+
+// warm lets the second pass run at full speed, and ends the holding of a migration whose cache is warm.
+func (f *follower) warm(ctx context.Context, pass int) error {
+	w := f.options.Setting.WarmPasses
+	switch {
+	case w == 0:
+		return nil
+	case pass == 2:
+		return f.source.Execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": f.options.bandwidth()}, nil)
+	case pass == w+1 && f.result.Converged:
+		return f.allowDowntime(ctx, f.options.downtimeMS())
+	}
 	return nil
 }
 

@@ -64,6 +64,11 @@ func Migrate(ctx context.Context, source, destination *Monitor, o MigrationOptio
 	if err := source.Execute(ctx, "migrate", map[string]any{"uri": o.From}, nil); err != nil {
 		return nil, err
 	}
+	if o.Setting.Postcopy { // at once: it takes effect when some memory has been sent
+		if err := source.Execute(ctx, "migrate-start-postcopy", nil, nil); err != nil {
+			return nil, err
+		}
+	}
 	resumed := make(chan resumption, 1)
 	go func() { resumed <- awaitResume(ctx, destination, o.Resumed) }()
 	f := follower{source: source, options: o, result: &Migration{Converged: true}}
@@ -114,9 +119,9 @@ func prepare(ctx context.Context, source, destination *Monitor, o MigrationOptio
 		both = append(both, capability{name, true})
 	}
 	hold := capability{"pause-before-switchover", o.CountDowntime && !o.Setting.Postcopy}
-	bandwidth := o.MaxBandwidthBytesPerS
-	if bandwidth == 0 {
-		bandwidth = unlimitedBytesPerS
+	bandwidth := o.bandwidth()
+	if o.Setting.WarmPasses > 0 {
+		bandwidth = min(bandwidth, o.Setting.WarmBytesPerS)
 	}
 	limits := map[string]any{"max-bandwidth": bandwidth, "downtime-limit": o.firstDowntimeMS()}
 	if o.Setting.Postcopy {
@@ -141,6 +146,13 @@ func prepare(ctx context.Context, source, destination *Monitor, o MigrationOptio
 		}
 	}
 	return destination.Execute(ctx, "migrate-incoming", map[string]any{"uri": o.To}, nil)
+}
+
+func (o *MigrationOptions) bandwidth() uint64 {
+	if o.MaxBandwidthBytesPerS == 0 {
+		return unlimitedBytesPerS
+	}
+	return o.MaxBandwidthBytesPerS
 }
 
 // firstDowntimeMS is the limit that the migration begins with. A cache is warmed under the smallest one: with 0

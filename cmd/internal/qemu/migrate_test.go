@@ -16,6 +16,7 @@ type migration struct {
 	timesLate     int      // so many answers of query-migrate have no times yet
 	transferred   []uint64 // successive answers of query-migrate
 	downtimeLimit []float64
+	bandwidth     []float64
 	afterLimit    []string // when the downtime limit is changed
 	afterPostcopy []string // when post-copy is started
 	capabilities  string
@@ -46,6 +47,9 @@ func (q *migration) source(command string, arguments json.RawMessage) []string {
 		var p map[string]float64
 		if json.Unmarshal(arguments, &p) != nil {
 			return []string{done} // other parameters than limits
+		}
+		if rate, ok := p["max-bandwidth"]; ok {
+			q.bandwidth = append(q.bandwidth, rate)
 		}
 		if _, ok := p["downtime-limit"]; !ok {
 			return []string{done}
@@ -150,8 +154,8 @@ func TestMigratePostcopy(t *testing.T) {
 	}
 	last := `{"timestamp": {"seconds": 100, "microseconds": 99500}, "event": "MIGRATION", "data": {"status": "completed"}}`
 	q := &migration{
-		statuses: []string{status("active")}, afterPostcopy: []string{status("postcopy-active"), stop, last},
-		transferred: []uint64{5000},
+		afterPostcopy: []string{status("active"), status("postcopy-active"), stop, last},
+		transferred:   []uint64{5000},
 	}
 	resumed := 0
 	r, err := Migrate(t.Context(), connect(t, q.source), connect(t, destination), MigrationOptions{
@@ -183,8 +187,8 @@ func TestMigrateWarmsTheCache(t *testing.T) {
 	r, err := Migrate(t.Context(), connect(t, q.source), connect(t, destination), MigrationOptions{
 		Setting: setting, MaxDowntime: 30 * time.Millisecond, Patience: time.Hour,
 	})
-	if err != nil || !r.Converged || !reflect.DeepEqual(q.downtimeLimit, []float64{1, 30}) {
-		t.Errorf("Migrate() = %+v, %v; downtime limits %v", r, err, q.downtimeLimit)
+	if err != nil || !r.Converged || !reflect.DeepEqual(q.downtimeLimit, []float64{1, 30}) || !reflect.DeepEqual(q.bandwidth, []float64{4 << 20, 1 << 40}) {
+		t.Errorf("Migrate() = %+v, %v; downtime limits %v, bandwidths %v", r, err, q.downtimeLimit, q.bandwidth)
 	}
 }
 

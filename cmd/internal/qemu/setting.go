@@ -15,6 +15,9 @@ type Setting struct {
 	// WarmPasses is how many passes over memory are made, whatever their downtime would be, before the
 	// downtime goal holds: XBZRLE knows a page only from the second pass on.
 	WarmPasses int
+	// WarmBytesPerS is how fast the first of them is: QEMU stops after one that ends before its first look at the
+	// bandwidth, 100 ms after the start, whatever the downtime limit is.
+	WarmBytesPerS uint64
 
 	capabilities []string
 	parameters   map[string]any
@@ -39,8 +42,8 @@ func Settings(hotBytes uint64) []Setting {
 			Name: "qemu-multifd-zstd", Label: "multifd with zstd", capabilities: []string{"multifd"},
 			parameters: map[string]any{"multifd-compression": "zstd"},
 		},
-		xbzrle("qemu-xbzrle", "warm", large),
-		xbzrle("qemu-xbzrle-small", "exceeded", small),
+		xbzrle("qemu-xbzrle", "warm", large, hotBytes),
+		xbzrle("qemu-xbzrle-small", "exceeded", small, hotBytes),
 		{Name: "qemu-postcopy", Label: "postcopy", Postcopy: true, capabilities: []string{"postcopy-ram"}},
 		{
 			Name: "qemu-postcopy-preempt", Label: "postcopy with preempt", Postcopy: true,
@@ -49,9 +52,11 @@ func Settings(hotBytes uint64) []Setting {
 	}
 }
 
-func xbzrle(name, state string, cacheBytes uint64) Setting {
+func xbzrle(name, state string, cacheBytes, hotBytes uint64) Setting {
+	const firstPassesPerS = 4
 	return Setting{
-		Name: name, Label: fmt.Sprintf("xbzrle, %s cache of %d MiB", state, cacheBytes>>20), WarmPasses: warmPasses,
+		Name: name, Label: fmt.Sprintf("xbzrle, %s cache of %d MiB", state, cacheBytes>>20),
+		WarmPasses: warmPasses, WarmBytesPerS: max(1<<20, firstPassesPerS*hotBytes),
 		capabilities: []string{"xbzrle"}, parameters: map[string]any{"xbzrle-cache-size": cacheBytes},
 	}
 }

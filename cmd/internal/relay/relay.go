@@ -16,6 +16,24 @@ type Link struct {
 	Delay    time.Duration // one way
 }
 
+// String is the rate in words, and the delay if there is one.
+func (l Link) String() string {
+	text := fmt.Sprintf("%g bit/s", float64(l.BitsPerS))
+	for _, unit := range []struct {
+		bits uint64
+		name string
+	}{{1e9, "Gbit/s"}, {1e6, "Mbit/s"}, {1e3, "kbit/s"}} {
+		if l.BitsPerS >= unit.bits {
+			text = fmt.Sprintf("%g %s", float64(l.BitsPerS)/float64(unit.bits), unit.name)
+			break
+		}
+	}
+	if l.Delay > 0 {
+		text += fmt.Sprintf(" and %v", l.Delay)
+	}
+	return text
+}
+
 // Relay passes connections on over one link.
 type Relay struct {
 	listener     net.Listener

@@ -87,37 +87,68 @@ func eachThread(pid int, file string, fn func(tid, text string) error) error {
 
 // Memory is resident memory in bytes.
 type Memory struct {
-	PeakBytes   uint64 // all that was ever resident at once
-	BeyondBytes uint64 // of it, what is not the guest's
+	PeakBytes   uint64 // the most that was ever resident at once, all mappings counted
+	SharedBytes uint64 // what is mapped of shared memory now; a page that is mapped twice counts twice
+	MemfdBytes  uint64 // of the open memfds, each page once
 }
 
-// ReadMemory reads that of a process with a guest of so many bytes.
-func ReadMemory(pid int, guestBytes uint64) (Memory, error) {
+// ReadMemory reads that of a process. It holds the process up for no longer than a look into /proc.
+func ReadMemory(pid int) (m Memory, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return Memory{}, err
+		return m, err
 	}
-	peak, err := kib(string(status), "VmHWM")
-	if err != nil {
-		return Memory{}, err
+	if m.PeakBytes, err = kib(string(status), "VmHWM"); err != nil {
+		return m, err
 	}
-	maps, err := os.Open(fmt.Sprintf("/proc/%d/smaps", pid))
-	if err != nil {
-		return Memory{}, err
+	if m.SharedBytes, err = kib(string(status), "RssShmem"); err != nil {
+		return m, err
 	}
-	defer maps.Close()
-	guest, err := guestResident(maps, guestBytes)
-	return Memory{PeakBytes: peak, BeyondBytes: peak - min(peak, guest)}, err
+	m.MemfdBytes, err = memfdBytes(pid)
+	return m, err
 }
 
-// guestResident adds up the resident part of the mappings of guest RAM in /proc/PID/smaps.
-func guestResident(smaps io.Reader, guestBytes uint64) (sum uint64, err error) {
+func memfdBytes(pid int) (sum uint64, err error) {
+	open, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil {
+		return 0, err
+	}
+	met := map[uint64]bool{} // a file may be open twice
+	for _, fd := range open {
+		name, err := os.Readlink(fd)
+		if err != nil || !strings.HasPrefix(name, "/memfd:") {
+			continue // closed meanwhile, or something else
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(fd, &st); err == nil && !met[st.Ino] {
+			met[st.Ino] = true
+			sum += uint64(st.Blocks) * 512 // as stat(2) counts
+		}
+	}
+	return sum, nil
+}
+
+// GuestBytes is how much of a guest's RAM of so many bytes is resident in a process that keeps it in private memory, as
+// QEMU does.
+func GuestBytes(pid int, sizeBytes uint64) (uint64, error) {
+	maps, err := os.Open(fmt.Sprintf("/proc/%d/smaps", pid))
+	if err != nil {
+		return 0, err
+	}
+	defer maps.Close()
+	return guestResident(maps, sizeBytes)
+}
+
+// guestResident adds up the resident part of the private mappings in /proc/PID/smaps that are large enough for the guest.
+func guestResident(smaps io.Reader, sizeBytes uint64) (sum uint64, err error) {
 	inGuest := false
 	for s := bufio.NewScanner(smaps); s.Scan(); {
 		var start, end uint64
+		var access string
 		// A mapping begins with "7f0000000000-7f0040000000 rw-p ... NAME".
-		if n, _ := fmt.Sscanf(s.Text(), "%x-%x ", &start, &end); n == 2 {
-			inGuest = strings.Contains(s.Text(), "/memfd:") || end-start >= guestBytes // neighbours may have been merged with it
+		if n, _ := fmt.Sscanf(s.Text(), "%x-%x %s ", &start, &end, &access); n == 3 {
+			// Its neighbours may have been merged with it.
+			inGuest = strings.HasPrefix(access, "rw-p") && end-start >= sizeBytes
 		}
 		if inGuest && strings.HasPrefix(s.Text(), "Rss:") {
 			rss, err := kib(s.Text(), "Rss")

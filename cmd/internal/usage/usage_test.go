@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestOwnTimes: this process is one, and has no vCPU.
@@ -27,8 +29,42 @@ func TestOwnTimes(t *testing.T) {
 	if took := Beside(vcpus, from, to); took < least {
 		t.Errorf("took %v, want at least %v", took, least)
 	}
-	if m, err := ReadMemory(os.Getpid(), 1<<40); err != nil || m.PeakBytes == 0 || m.BeyondBytes == 0 {
-		t.Errorf("ReadMemory() = %+v, %v", m, err)
+	if n, err := GuestBytes(os.Getpid(), 1<<50); err != nil || n != 0 {
+		t.Errorf("GuestBytes() = %d, %v", n, err)
+	}
+}
+
+// TestMemfd: a page that is mapped twice is one page.
+func TestMemfd(t *testing.T) {
+	const size = 1 << 20
+	fd, err := unix.MemfdCreate("guest", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	before, err := ReadMemory(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Ftruncate(fd, size); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		m, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Munmap(m)
+		for i := range m {
+			m[i] = 1
+		}
+	}
+	after, err := ReadMemory(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.MemfdBytes-before.MemfdBytes != size || after.SharedBytes-before.SharedBytes != 2*size || after.PeakBytes < before.PeakBytes {
+		t.Errorf("before %+v, after %+v", before, after)
 	}
 }
 
@@ -68,10 +104,10 @@ Rss:                   4 kB
 Rss:                 100 kB
 VmFlags: rd wr
 `
-	if got, err := guestResident(strings.NewReader(smaps), 1<<30); err != nil || got != 2100<<10 {
+	if got, err := guestResident(strings.NewReader(smaps), 1<<30); err != nil || got != 2000<<10 {
 		t.Errorf("guestResident() = %d, %v", got, err)
 	}
-	if got, err := guestResident(strings.NewReader(smaps), 1<<31); err != nil || got != 100<<10 {
+	if got, err := guestResident(strings.NewReader(smaps), 1<<31); err != nil || got != 0 {
 		t.Errorf("guestResident() = %d, %v", got, err)
 	}
 	if _, err := kib("VmRSS: 1 kB", "VmHWM"); err == nil {

@@ -1,0 +1,135 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fineline-vmm/fineline/cmd/internal/workload"
+	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/vmm/api"
+)
+
+// fineline migrates once between two of our processes.
+func (m *Move) fineline(ctx context.Context, dir string, s Scenario, x extras) (_ record, err error) {
+	kernel, err := extract(dir, workload.Name)
+	if err != nil {
+		return record{}, err
+	}
+	source, err := workload.StartSource(ctx, m.Exe, dir, kernel, s.memoryMiB, s.load)
+	if err != nil {
+		return record{}, err
+	}
+	defer func() { err = errors.Join(err, source.Close()) }()
+	destination, err := workload.StartDestination(ctx, m.Exe, dir)
+	if err != nil {
+		return record{}, err
+	}
+	defer func() { err = errors.Join(err, destination.Close()) }()
+	if _, err := source.Guest.AwaitSteps(ctx, s.load.Pages*s.load.Lines); err != nil {
+		return record{}, err
+	}
+	o := ourMove{Move: m, scenario: s, source: source, destination: destination}
+	if x.steps {
+		if o.sample.before, err = usualRate(ctx, source.Guest); err != nil {
+			return record{}, err
+		}
+	}
+	r, err := o.migrate(ctx, dir, x)
+	if err != nil {
+		return record{}, err
+	}
+	check, err := destination.Guest.Check(ctx)
+	if err != nil {
+		return record{}, err
+	}
+	o.sample.mismatches = check.Mismatches
+	o.sample.of(r)
+	err = errors.Join(check.Err(), o.sample.takenByBoth())
+	return record{sample: o.sample, result: r}, err
+}
+
+// ourMove is one migration of ours.
+type ourMove struct {
+	*Move
+	scenario            Scenario
+	source, destination *workload.Machine
+	sample              sample
+}
+
+// migrate is the part that is measured.
+func (o *ourMove) migrate(ctx context.Context, dir string, x extras) (_ *migration.Result, err error) {
+	to, end, err := o.connect(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	err = errors.Join(o.sample.source.watch(o.source.PID(), o.scenario.memoryBytes()),
+		o.sample.destination.watch(o.destination.PID(), o.scenario.memoryBytes()))
+	if err != nil {
+		return nil, err
+	}
+	var watched *steps
+	if x.steps {
+		watched = countSteps(ctx, o.destination.Guest, o.running)
+	}
+	r, err := o.source.Migrate(ctx, api.MigrationRequest{
+		DestinationURL: "unix:" + to, DowntimeMS: o.MaxDowntime.Milliseconds(),
+		TimeoutS: int64(o.patience(&o.scenario) / time.Second), TimeoutStrategy: "Ignore",
+		MaxBandwidthBytesPerSecond: int64(o.bandwidth(&o.scenario)),
+		MemoryMode:                 o.Mode, Granularity: o.Granularity, Connections: o.Connections,
+	}, func(migration.Progress) {})
+	timesErr := errors.Join(o.sample.source.stop(), o.sample.destination.stop())
+	if watched != nil {
+		var stepsErr error
+		o.sample.after, stepsErr = watched.stop()
+		timesErr = errors.Join(timesErr, stepsErr)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case r.Status != migration.StatusCompleted:
+		return nil, fmt.Errorf("the migration %s: %s", r.Status, r.Error)
+	}
+	return r, timesErr
+}
+
+// running returns when the guest runs at the destination.
+func (o *ourMove) running(ctx context.Context) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		info, err := o.destination.API.Info(ctx)
+		if err != nil || info.State == api.StateRunning {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// of takes over what the source reports.
+func (s *sample) of(r *migration.Result) {
+	s.totalMS, s.downtimeMS, s.ownDowntimeMS = r.TotalMS, r.DowntimeMS, r.DowntimeMS
+	s.bytesSent, s.bytesInDowntime = float64(r.BytesSent), float64(r.BytesInDowntime)
+	s.rounds, s.converged = float64(len(r.Rounds)), r.Converged
+	s.requests, s.hits = float64(r.Faults.Count), float64(r.Faults.PrefetchHits)
+	s.p50US, s.p99US, s.maxUS = r.Faults.P50US, r.Faults.P99US, r.Faults.MaxUS
+	s.afterResumeMS = afterResume(r)
+}
+
+// afterResume is what of the total comes after the commit, the last phase before the guest runs.
+func afterResume(r *migration.Result) float64 {
+	left := r.TotalMS
+	for _, p := range r.Phases {
+		left -= p.MS
+		if p.Phase == "commit" {
+			break
+		}
+	}
+	return max(0, left)
+}
