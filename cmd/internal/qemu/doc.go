@@ -27,8 +27,9 @@
 // Setting names the ways to migrate that are worth measuring. XBZRLE sends a page as its difference from what was
 // sent before, if that is still in its cache; so it begins to save in the third pass. A migration that would
 // stop after the second never gets there; therefore it is held to some passes first, by a downtime limit of 1 ms
-// and a first pass at limited speed, and its total time is longer for it. Its cache is 64 MiB by default, which is what a guest of that
-// hot set sees; both a cache that holds the hot set and one that cannot are settings.
+// and a first pass at limited speed, and its total time is longer for it. The held one is a setting of its own: it is in effect given
+// another downtime limit than its rivals, and while it is held its passes become ever shorter, if a difference is found faster than
+// the guest writes. Both a cache that holds the hot set (at least the 64 MiB of QEMU's default) and one that cannot are settings.
 //
 // Rejected: a QMP library (this is one small file), and HMP (made for people to read).
 package qemu

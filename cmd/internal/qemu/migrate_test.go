@@ -175,7 +175,7 @@ func TestMigratePostcopy(t *testing.T) {
 
 // TestMigrateWarmsTheCache: the goal holds from the pass on in which the cache is warm.
 func TestMigrateWarmsTheCache(t *testing.T) {
-	setting, err := Choose("qemu-xbzrle", 1<<20)
+	setting, err := Choose("qemu-xbzrle-warm", 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}

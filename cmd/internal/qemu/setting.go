@@ -12,8 +12,8 @@ type Setting struct {
 	Name     string // as --peer takes it, for example "qemu-xbzrle"
 	Label    string // for people, without QEMU's name and version
 	Postcopy bool   // the destination resumes first
-	// WarmPasses is how many passes over memory are made, whatever their downtime would be, before the
-	// downtime goal holds: XBZRLE knows a page only from the second pass on.
+	// WarmPasses is how many passes over memory are made under the smallest downtime limit before that of the
+	// options holds: XBZRLE knows a page only from the second pass on.
 	WarmPasses int
 	// WarmBytesPerS is how fast the first of them is: QEMU stops after one that ends before its first look at the
 	// bandwidth, 100 ms after the start, whatever the downtime limit is.
@@ -31,7 +31,7 @@ const (
 )
 
 // Settings are all that are measured. hotBytes is how much the guest writes again and again: one cache of XBZRLE
-// holds it with room to spare, another one cannot.
+// holds it with room to spare, a small one cannot.
 func Settings(hotBytes uint64) []Setting {
 	large := max(defaultCacheBytes, powerOfTwo(2*hotBytes))
 	small := max(minCacheBytes, powerOfTwo(hotBytes)/2)
@@ -42,8 +42,9 @@ func Settings(hotBytes uint64) []Setting {
 			Name: "qemu-multifd-zstd", Label: "multifd with zstd", capabilities: []string{"multifd"},
 			parameters: map[string]any{"multifd-compression": "zstd"},
 		},
-		xbzrle("qemu-xbzrle", "warm", large, hotBytes),
-		xbzrle("qemu-xbzrle-small", "exceeded", small, hotBytes),
+		xbzrle("qemu-xbzrle", large),
+		xbzrle("qemu-xbzrle-small", small),
+		warm(xbzrle("qemu-xbzrle-warm", large), hotBytes),
 		{Name: "qemu-postcopy", Label: "postcopy", Postcopy: true, capabilities: []string{"postcopy-ram"}},
 		{
 			Name: "qemu-postcopy-preempt", Label: "postcopy with preempt", Postcopy: true,
@@ -52,13 +53,19 @@ func Settings(hotBytes uint64) []Setting {
 	}
 }
 
-func xbzrle(name, state string, cacheBytes, hotBytes uint64) Setting {
-	const firstPassesPerS = 4
+func xbzrle(name string, cacheBytes uint64) Setting {
 	return Setting{
-		Name: name, Label: fmt.Sprintf("xbzrle, %s cache of %d MiB", state, cacheBytes>>20),
-		WarmPasses: warmPasses, WarmBytesPerS: max(1<<20, firstPassesPerS*hotBytes),
+		Name: name, Label: fmt.Sprintf("xbzrle, cache of %d MiB", cacheBytes>>20),
 		capabilities: []string{"xbzrle"}, parameters: map[string]any{"xbzrle-cache-size": cacheBytes},
 	}
+}
+
+// warm holds a migration until its cache is warm.
+func warm(s Setting, hotBytes uint64) Setting {
+	const firstPassesPerS = 4
+	s.Label += ", held to 1 ms until it is warm"
+	s.WarmPasses, s.WarmBytesPerS = warmPasses, max(1<<20, firstPassesPerS*hotBytes)
+	return s
 }
 
 // powerOfTwo is the smallest that is not below n, as XBZRLE wants its cache.
