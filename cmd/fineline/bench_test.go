@@ -12,6 +12,9 @@ import (
 
 // TestBenchMigrate is one tiny run through a link, without a peer, and a picture.
 func TestBenchMigrate(t *testing.T) {
+	if slow() {
+		t.Skip("two migrations that show nothing of the emulated machine")
+	}
 	h := newHouse(t)
 	picture := h.path("migration.svg")
 	cmd := exec.CommandContext(h.ctx, program(t), "bench", "migrate", "--json", "--peer", "none", "--runs", "1", "--only", "small-64m",

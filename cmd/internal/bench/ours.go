@@ -95,9 +95,12 @@ func (o *ourMove) migrate(ctx context.Context, dir string, x extras) (_ *migrati
 	return r, timesErr
 }
 
+// runningInterval is how often a destination is asked whether its guest runs.
+const runningInterval = 5 * time.Millisecond
+
 // running returns when the guest runs at the destination.
 func (o *ourMove) running(ctx context.Context) error {
-	tick := time.NewTicker(time.Millisecond)
+	tick := time.NewTicker(runningInterval)
 	defer tick.Stop()
 	for {
 		info, err := o.destination.API.Info(ctx)

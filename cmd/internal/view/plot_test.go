@@ -2,6 +2,7 @@ package view
 
 import (
 	"encoding/xml"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -34,7 +35,7 @@ func TestPlot(t *testing.T) {
 	got := samplePlot().SVG()
 	golden(t, "plot.svg", got)
 	for d := xml.NewDecoder(strings.NewReader(got)); ; {
-		if _, err := d.Token(); err == io.EOF {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			t.Fatalf("not XML: %v", err)
