@@ -187,7 +187,7 @@ func TestMigrateWarmsTheCache(t *testing.T) {
 	r, err := Migrate(t.Context(), connect(t, q.source), connect(t, destination), MigrationOptions{
 		Setting: setting, MaxDowntime: 30 * time.Millisecond, Patience: time.Hour,
 	})
-	if err != nil || !r.Converged || !reflect.DeepEqual(q.downtimeLimit, []float64{1, 30}) || !reflect.DeepEqual(q.bandwidth, []float64{4 << 20, 1 << 40}) {
+	if err != nil || !r.Converged || !reflect.DeepEqual(q.downtimeLimit, []float64{1, 30}) || !reflect.DeepEqual(q.bandwidth, []float64{64 << 20, 1 << 40}) {
 		t.Errorf("Migrate() = %+v, %v; downtime limits %v, bandwidths %v", r, err, q.downtimeLimit, q.bandwidth)
 	}
 }

@@ -62,9 +62,9 @@ func xbzrle(name string, cacheBytes uint64) Setting {
 
 // warm holds a migration until its cache is warm.
 func warm(s Setting, hotBytes uint64) Setting {
-	const firstPassesPerS = 4
+	const firstPassesPerS, leastBytesPerS = 4, 64 << 20
 	s.Label += ", held to 1 ms until it is warm"
-	s.WarmPasses, s.WarmBytesPerS = warmPasses, max(1<<20, firstPassesPerS*hotBytes)
+	s.WarmPasses, s.WarmBytesPerS = warmPasses, max(leastBytesPerS, firstPassesPerS*hotBytes)
 	return s
 }
 
