@@ -58,7 +58,7 @@ func TestBenchFlags(t *testing.T) {
 		{"migrate", "--link-delay", "1ms"},
 		{"migrate", "--mode", "magic"},
 		{"migrate", "--max-downtime", "1us"},
-		{"postcopy", "--connections", "-1"},
+		{"postcopy", "--streams", "-1"},
 		{"migrate", "--runs", "0"},
 	} {
 		cmd := exec.CommandContext(t.Context(), program(t), append([]string{"bench"}, args...)...)

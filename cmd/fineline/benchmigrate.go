@@ -20,6 +20,7 @@ import (
 type moveFlags struct {
 	options      bench.MigrateOptions
 	maxBandwidth sizeBytes
+	budget       sizeBytes
 	link         bitsPerSecond
 	linkDelay    time.Duration
 	mode         string
@@ -38,7 +39,9 @@ func (f *moveFlags) add(fl *pflag.FlagSet, scenarios string) {
 	fl.DurationVar(&f.linkDelay, "link-delay", 0, "delay of that link, one way")
 	fl.StringVar(&f.mode, "mode", f.mode, "Fineline's: precopy, postcopy or hybrid; empty: its default")
 	fl.StringVar(&o.Granularity, "granularity", "", "Fineline's: page or line; empty: its default")
-	fl.IntVar(&o.Connections, "connections", 0, "Fineline's; 0: its default")
+	fl.StringVar(&o.Baseline, "baseline", "", "Fineline's: auto, twin, hash or none; empty: its default")
+	fl.Var(&f.budget, "baseline-budget", "Fineline's: the most memory that baselines may take; 0: its default")
+	fl.IntVar(&o.Streams, "streams", 0, "Fineline's connections for pages; 0: its default")
 }
 
 // check returns the options as package bench takes them.
@@ -52,8 +55,8 @@ func (f *moveFlags) check(exe string, runs int) (bench.MigrateOptions, error) {
 		return o, fmt.Errorf("--max-downtime %v: give at least 1ms", o.MaxDowntime)
 	case f.linkDelay < 0 || f.linkDelay > 0 && f.link == 0:
 		return o, fmt.Errorf("--link-delay %v: give a delay of at least 0, and --link", f.linkDelay)
-	case o.Connections < 0:
-		return o, fmt.Errorf("--connections %d: give at least 0", o.Connections)
+	case o.Streams < 0:
+		return o, fmt.Errorf("--streams %d: give at least 0", o.Streams)
 	}
 	for _, peer := range o.Peers {
 		if _, err := qemu.Choose(peer, 1<<20); err != nil && peer != bench.PeerAll && peer != bench.PeerNone {
@@ -61,6 +64,7 @@ func (f *moveFlags) check(exe string, runs int) (bench.MigrateOptions, error) {
 		}
 	}
 	o.Exe, o.Runs, o.Mode, o.MaxBandwidthBytesPerS = exe, runs, mode, uint64(f.maxBandwidth)
+	o.BaselineBudgetBytes = uint64(f.budget)
 	if f.link != 0 {
 		o.Link = &relay.Link{BitsPerS: uint64(f.link), Delay: f.linkDelay}
 	}

@@ -23,7 +23,10 @@ type Move struct {
 	// Of Fineline alone, as its API takes them; empty or 0: its defaults.
 	Mode        string // Precopy, Postcopy or Hybrid
 	Granularity string // page or line
-	Connections int
+	Baseline    string // auto, twin, hash or none
+	// BaselineBudgetBytes is the most memory that baselines may take.
+	BaselineBudgetBytes uint64
+	Streams             int // connections for pages
 }
 
 // sample is one migration.
@@ -34,6 +37,7 @@ type sample struct {
 	converged                          bool
 	mismatches                         uint64 // of both ends' checks
 	source, destination                taken
+	baselineMiB, throttle              float64 // ours: memory of baselines, and by how much the guest was slowed down, in percent
 
 	afterResumeMS float64   // post-copy: until all pages were there
 	requests      float64   // post-copy: pages that had to be asked for

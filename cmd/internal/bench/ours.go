@@ -78,7 +78,8 @@ func (o *ourMove) migrate(ctx context.Context, dir string, x extras) (_ *migrati
 		DestinationURL: "unix:" + to, DowntimeMS: o.MaxDowntime.Milliseconds(),
 		TimeoutS: int64(o.patience(&o.scenario) / time.Second), TimeoutStrategy: "Ignore",
 		MaxBandwidthBytesPerSecond: int64(o.bandwidth(&o.scenario)),
-		MemoryMode:                 o.Mode, Granularity: o.Granularity, Connections: o.Connections,
+		MemoryMode:                 o.Mode, Granularity: o.Granularity, Connections: o.Streams,
+		Baseline: o.Baseline, BaselineBudgetBytes: int64(o.BaselineBudgetBytes),
 	}, func(migration.Progress) {})
 	timesErr := errors.Join(o.sample.source.stop(), o.sample.destination.stop())
 	if watched != nil {
@@ -119,6 +120,7 @@ func (o *ourMove) running(ctx context.Context) error {
 func (s *sample) of(r *migration.Result) {
 	s.totalMS, s.downtimeMS, s.ownDowntimeMS = r.TotalMS, r.DowntimeMS, r.DowntimeMS
 	s.bytesSent, s.bytesInDowntime = float64(r.BytesSent), float64(r.BytesInDowntime)
+	s.baselineMiB, s.throttle = float64(r.BaselineBytes)/mib, float64(r.ThrottlePercent)
 	s.rounds, s.converged = float64(len(r.Rounds)), r.Converged
 	s.requests, s.hits = float64(r.Faults.Count), float64(r.Faults.PrefetchHits)
 	s.p50US, s.p99US, s.maxUS = r.Faults.P50US, r.Faults.P99US, r.Faults.MaxUS

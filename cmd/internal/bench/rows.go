@@ -60,6 +60,8 @@ func (m *migrator) addRows(name string, ours []sample, rivals []rival) {
 		}
 		m.addRow(name, r, ours, rivals)
 	}
+	m.report.add(name+": memory of baselines", "MiB", "", pick(ours, func(s sample) float64 { return s.baselineMiB }), nil)
+	m.report.add(name+": guest slowed down by", "%", "", pick(ours, func(s sample) float64 { return s.throttle }), nil)
 }
 
 func (m *migrator) addRow(name string, r row, ours []sample, rivals []rival) {
