@@ -122,9 +122,13 @@ type targetMachine struct {
 	i      *instance
 	m      *vmm.Machine
 	resume bool // the guest ran at the source
+	held   bool // by Pause
 }
 
-var _ migration.Target = (*targetMachine)(nil)
+var (
+	_ migration.Target = (*targetMachine)(nil)
+	_ migration.Holder = (*targetMachine)(nil)
+)
 
 func (t *targetMachine) Prepare(description []byte) (_ *memory.Guest, err error) {
 	t.i.mu.Lock()
@@ -144,6 +148,20 @@ func (t *targetMachine) RestoreState(sealed []byte) (err error) {
 func (t *targetMachine) Run() error {
 	t.i.adopt(t.m)
 	if !t.resume {
+		return nil
+	}
+	return t.m.Resume()
+}
+
+// Pause holds the guest while its memory is out of reach.
+func (t *targetMachine) Pause() error {
+	t.held = t.m.Status() == vmm.Running
+	return t.m.Pause()
+}
+
+// Resume lets it go on, unless a user had paused it.
+func (t *targetMachine) Resume() error {
+	if !t.held {
 		return nil
 	}
 	return t.m.Resume()

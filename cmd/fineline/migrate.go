@@ -40,7 +40,7 @@ paused, moved and goes on there. Whatever fails before that leaves it running he
 Ctrl-C cancels.`
 	fl := c.Flags()
 	fl.StringVar(&f.to, "to", "", "where the destination listens: unix:PATH or tcp:HOST:PORT")
-	fl.StringVar(&f.mode, "mode", "precopy", "precopy")
+	fl.StringVar(&f.mode, "mode", "precopy", "precopy: memory moves before the guest; postcopy: after it; hybrid: before it, and what does not converge after it")
 	fl.StringVar(&f.granularity, "granularity", "line", "what is sent again: line, the lines that have changed; or page")
 	fl.StringVar(&f.baseline, "baseline", "auto", "what lines are compared with: twin, a copy; hash, an eighth of that; none; auto, both")
 	fl.Var(&f.baselineBudget, "baseline-budget", "the most memory that baselines may take; 0: half of the guest's")
@@ -55,16 +55,17 @@ Ctrl-C cancels.`
 }
 
 func (f *migrateFlags) request() (api.MigrationRequest, error) {
+	modes := map[string]string{"precopy": "Precopy", "postcopy": "Postcopy", "hybrid": "Hybrid"}
 	strategies := map[string]string{"cancel": "Cancel", "ignore": "Ignore"}
 	r := api.MigrationRequest{
-		DestinationURL: f.to, MemoryMode: "Precopy", Granularity: f.granularity,
+		DestinationURL: f.to, MemoryMode: modes[f.mode], Granularity: f.granularity,
 		DowntimeMS: f.maxDowntime.Milliseconds(), TimeoutS: int64(f.timeout / time.Second),
 		TimeoutStrategy: strategies[f.timeoutStrategy], MaxBandwidthBytesPerSecond: int64(f.maxBandwidth),
 		Baseline: f.baseline, BaselineBudgetBytes: int64(f.baselineBudget), Connections: f.streams,
 	}
 	switch {
-	case f.mode != "precopy":
-		return r, fmt.Errorf("--mode %q: choose precopy", f.mode)
+	case r.MemoryMode == "":
+		return r, fmt.Errorf("--mode %q: choose precopy, postcopy or hybrid", f.mode)
 	case r.TimeoutStrategy == "":
 		return r, fmt.Errorf("--timeout-strategy %q: choose cancel or ignore", f.timeoutStrategy)
 	case f.granularity != "page" && f.granularity != "line":

@@ -60,6 +60,7 @@ func (s sourceMachine) DirtySource() memory.DirtySource { return s.m.DirtySource
 func (s sourceMachine) Pause() error                    { return s.m.Pause() }
 func (s sourceMachine) SaveState() ([]byte, error)      { return s.m.Save(s.running) }
 func (s sourceMachine) Release()                        { s.m.HandOver() }
+func (s sourceMachine) Throttle(share float64) error    { return s.m.Throttle(share) }
 func (s sourceMachine) Resume() error {
 	if !s.running {
 		return nil
@@ -112,9 +113,6 @@ func (i *instance) sendOptions(r api.MigrationRequest) (to migration.Address, op
 	if to, err = migration.ParseAddress(r.DestinationURL); err != nil {
 		return to, opts, err
 	}
-	if r.MemoryMode != "" && r.MemoryMode != "Precopy" {
-		return to, opts, fmt.Errorf("memory_mode %s is not there yet: use Precopy", r.MemoryMode)
-	}
 	files := requestedTLS(r)
 	if err := files.Check(to); err != nil {
 		return to, opts, err
@@ -132,6 +130,7 @@ func (i *instance) sendOptions(r api.MigrationRequest) (to migration.Address, op
 		TLS:                   security,
 		Journal:               j,
 		Build:                 version(),
+		Mode:                  wire.Mode(strings.ToLower(r.MemoryMode)),
 		Granularity:           migration.Granularity(r.Granularity),
 		Baseline:              migration.Baseline(r.Baseline),
 		BaselineBudgetBytes:   uint64(r.BaselineBudgetBytes),
