@@ -48,7 +48,8 @@ type sourceMachine struct {
 }
 
 var (
-	_ migration.Source = sourceMachine{}
+	_ migration.Source    = sourceMachine{}
+	_ migration.Throttler = sourceMachine{}
 )
 
 // What vmm saves is what the wire carries: this does not compile if their caps differ.
