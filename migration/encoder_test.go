@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/fineline-vmm/fineline/coherence/baseline"
 	"github.com/fineline-vmm/fineline/memory"
@@ -233,5 +234,43 @@ func TestHeavyPagesRest(t *testing.T) {
 	}
 	if used := e.enc.base.sizeBytes(); used != memory.PageSize {
 		t.Errorf("one twin takes %d bytes", used)
+	}
+}
+
+// BenchmarkRounds is what a source does for pages of which one line each was written: the first round, the
+// one that finds them written again, and the ones after it.
+func BenchmarkRounds(b *testing.B) {
+	const pages = 16384
+	m := newMachine(b, &world{}, "m", pages)
+	dirty := m.mem.NewPageSet()
+	write := func(value uint64) {
+		dirty.Range(func(gpa memory.GPA) bool { return m.mem.StoreUint64(gpa+128, value) == nil })
+	}
+	for _, r := range m.mem.Regions() {
+		dirty.AddRange(r.Base, r.SizeBytes)
+	}
+	write(1)
+	batch := wire.NewBatch(wire.MaxBatchBytes)
+	var took [3]time.Duration
+	n := 0
+	for b.Loop() {
+		n++
+		enc := &encoder{base: newBaselines(m.mem, BaselineAuto, 1<<30), lines: true}
+		for round := range took {
+			began := time.Now()
+			var sum tally
+			dirty.Range(func(gpa memory.GPA) bool {
+				if batch.Full() {
+					batch.Reset()
+				}
+				return m.mem.ViewPage(gpa, func(page []byte) { enc.encode(gpa, page, batch, &sum) }) == nil
+			})
+			took[round] += time.Since(began)
+			write(uint64(n*len(took) + round + 2))
+		}
+		enc.base.free()
+	}
+	for round, name := range []string{"ns/page-first", "ns/page-second", "ns/page-later"} {
+		b.ReportMetric(float64(took[round].Nanoseconds())/pages/float64(n), name)
 	}
 }
