@@ -27,7 +27,8 @@ type ServerOptions struct {
 	// Encoder; nil: WholePages. Only WholePages is right for a page that is sent a second time, and is used then.
 	Encoder Encoder
 	// Limit, if set, is asked before each frame of the background, and waits as long as the bandwidth allowed
-	// demands. Answers to requests do not wait. It is called by several goroutines at a time.
+	// demands, which is less than the peer's PeerTimeout. Answers to requests do not wait. It is called by
+	// several goroutines at a time.
 	Limit func(ctx context.Context, sizeBytes int) error
 	// Compress sends background frames as zstd. The answers to requests are not compressed.
 	Compress bool
