@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
 // TestMisses: a miss is open until its page is in place; after a restart its time begins anew.
@@ -36,5 +38,33 @@ func TestMisses(t *testing.T) {
 	<-idle
 	if _, _, ok := m.oldest(); ok || m.summary().Count != 2 || m.waitIdle(time.Hour) != 0 {
 		t.Errorf("%+v", m.summary())
+	}
+}
+
+// TestMissOfPresentPage: a page that came between the fault and its report is not asked for.
+func TestMissOfPresentPage(t *testing.T) {
+	guest := newGuest(t, 60)
+	all := allPages(guest)
+	m := newFakeMemory(guest, setOf(guest, all[:10]...))
+	m.faults <- all[30]
+	stop := make(chan struct{})
+	defer close(stop)
+	go m.touch(all[4], stop)
+	l := newLinks(t, 0)
+	p := newTestPager(t, m, "auto")
+	done := make(chan error, 1)
+	go func() { done <- p.run(l) }()
+	f, err := l.source[0].Reader.Next(wire.Of(wire.TypeRequest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := wire.DecodeRequest(nil, f.Payload)
+	if err != nil || got[0] != 4 || slices.Contains(got, pageNumber(all[30])) {
+		t.Errorf("asked for %v, %v", got, err)
+	}
+	l.close()
+	<-done
+	if s := p.Stats(); s.FaultsLocal != 1 || s.Faults != 1 {
+		t.Errorf("%+v", s)
 	}
 }

@@ -49,7 +49,7 @@ type PagerStats struct {
 	PredictedRight uint64 `json:"predicted_right"`
 	PredictedWrong uint64 `json:"predicted_wrong"`
 
-	Bytes uint64 `json:"bytes"` // payloads of PAGES that were stored or dropped
+	Bytes uint64 `json:"bytes"` // frames of pages as they came, headers included
 }
 
 // Latency is the distribution of the times from the instant at which a miss was seen here to that at which the
