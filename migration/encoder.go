@@ -35,6 +35,7 @@ type encoder struct {
 	lines bool // else pages go whole
 
 	fresh, old [memory.PageSize]byte // lines of the page at work
+	blank      [memory.PageSize]byte // zeros, between two pages
 }
 
 // tally counts what one round put on the wire.
@@ -75,25 +76,30 @@ func (e *encoder) encode(gpa memory.GPA, page []byte, b *wire.Batch, sum *tally)
 
 // first sends a page of which the destination has zeros: lines of zeros cost nothing.
 func (e *encoder) first(number uint64, c *baselineChunk, i int, page []byte, b *wire.Batch, sum *tally) {
-	taken := b.AppendPage(number, page)
-	mask := diff.NonZero(taken)
-	if mask == 0 {
-		b.RetractPage()
-		sum.zeroPages++
-		return
-	}
-	e.remember(c, i, taken, false)
-	sum.pages++
+	mask := diff.NonZero(page)
 	n := bits.OnesCount64(mask)
-	if !e.lines || n > wholePageLines {
+	switch {
+	case n == 0:
+		// A line that was zero when it was judged and is written later is dirty again.
+		sum.zeroPages++
+	case !e.lines || n > wholePageLines:
+		taken := b.AppendPage(number, page)
+		e.remember(c, i, taken, false)
+		sum.pages++
 		sum.lines += linesPerPage
-		return
+	default:
+		size := diff.Gather(e.fresh[:], page, mask)
+		// What the destination has of the page then: zeros, and these lines.
+		_, _ = diff.Scatter(e.blank[:], mask, e.fresh[:size])
+		e.remember(c, i, e.blank[:], false)
+		_, _ = diff.Scatter(e.blank[:], mask, zeroPage[:size])
+		b.AppendLines(number, mask, e.fresh[:size])
+		sum.pages++
+		sum.lines += uint64(n)
 	}
-	size := diff.Gather(e.fresh[:], taken, mask)
-	b.RetractPage()
-	b.AppendLines(number, mask, e.fresh[:size])
-	sum.lines += uint64(n)
 }
+
+var zeroPage [memory.PageSize]byte
 
 func (e *encoder) remember(c *baselineChunk, i int, taken []byte, again bool) {
 	if !e.lines {
@@ -116,15 +122,15 @@ func (e *encoder) againstTwin(number uint64, c *baselineChunk, i int, page []byt
 		return
 	case n > wholePageLines:
 		taken := b.AppendPage(number, page)
-		if c.heavy[i]++; c.heavy[i] >= heavyRounds {
-			c.heavy[i], c.known[i] = heavyRest, isResting
+		if c.count[i]++; c.count[i] >= heavyRounds {
+			c.count[i], c.known[i] = heavyRest, isResting
 		} else {
 			copy(twin, taken)
 		}
 		e.countWhole(number, taken, b, sum)
 		return
 	}
-	c.heavy[i] = 0
+	c.count[i] = 0
 	size := diff.Gather(e.fresh[:], page, mask)
 	diff.Gather(e.old[:], twin, mask)
 	_, _ = diff.Scatter(twin, mask, e.fresh[:size]) // as long as the mask says
@@ -133,40 +139,35 @@ func (e *encoder) againstTwin(number uint64, c *baselineChunk, i int, page []byt
 	sum.lines += uint64(n)
 }
 
-// againstSums sends the lines whose hash is another than that of what was sent. If the budget allows, the
-// page has a twin from then on.
+// againstSums sends the lines whose hash is another than that of what was sent. A page that changes again and
+// again gets a twin, if the budget allows.
 func (e *encoder) againstSums(number uint64, c *baselineChunk, i int, page []byte, b *wire.Batch, sum *tally) {
-	sums := e.base.lineSums(c, i)
 	taken := e.old[:]
-	if e.base.kind == BaselineAuto {
-		if twin := e.base.twin(c, i); twin != nil {
-			taken = twin
-		}
-	}
 	copy(taken, page)
-	mask := e.base.key.UpdateHash(taken, sums)
-	if &taken[0] != &e.old[0] {
-		c.known[i] = isTwin
-	}
+	mask := e.base.key.UpdateHash(taken, e.base.lineSums(c, i))
 	n := bits.OnesCount64(mask)
-	switch {
-	case n == 0:
+	if n == 0 {
 		sum.clean++
-	case n > wholePageLines:
-		e.countWhole(number, b.AppendPage(number, taken), b, sum)
-	default:
-		size := diff.Gather(e.fresh[:], taken, mask)
-		b.AppendLines(number, mask, e.fresh[:size])
-		sum.pages++
-		sum.lines += uint64(n)
+		return
 	}
+	if c.count[i]++; c.count[i] >= twinAfter && e.base.kind == BaselineAuto {
+		e.base.remember(c, i, taken, true)
+	}
+	if n > wholePageLines {
+		e.countWhole(number, b.AppendPage(number, taken), b, sum)
+		return
+	}
+	size := diff.Gather(e.fresh[:], taken, mask)
+	b.AppendLines(number, mask, e.fresh[:size])
+	sum.pages++
+	sum.lines += uint64(n)
 }
 
 // whole sends a page of which nothing is known but that it was sent before.
 func (e *encoder) whole(number uint64, c *baselineChunk, i int, page []byte, b *wire.Batch, sum *tally) {
 	taken := b.AppendPage(number, page)
-	if c.heavy[i] > 0 {
-		c.heavy[i]--
+	if c.count[i] > 0 {
+		c.count[i]--
 	} else {
 		e.remember(c, i, taken, true)
 	}

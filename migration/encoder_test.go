@@ -192,7 +192,7 @@ func TestEncoderBytes(t *testing.T) {
 	}
 	var sum tally
 	var bytes int
-	for round := range uint64(3) {
+	for round := range uint64(5) {
 		all.Range(func(gpa memory.GPA) bool {
 			return e.src.mem.StoreUint64(gpa+128, 1000+round) == nil
 		})
