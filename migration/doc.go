@@ -49,9 +49,9 @@
 // An fsync costs milliseconds on a disk, and the guest is stopped from paused to owner. The law needs
 // less than one a record. Whoever reads the journal of a dead process on the same boot sees what was
 // written, durable or not; durability is for a host crash, after which only a human reads, to decide
-// which host's disk the machine is started from. So "paused", "ready" and "commit-sent" are only
-// written; "state-sent" is made durable while the destination restores, and COMMIT waits for that;
-// "owner" alone is a durable write that the guest waits for. A journal on tmpfs has no such cost, and
+// which host's disk the machine is started from. So "state-sent", "ready" and "commit-sent" are only
+// written; "paused", which tells a human as much as "state-sent", is made durable while the rest is sent and the
+// destination restores, and COMMIT waits for that; "owner" alone is a durable write that the guest waits for. A journal on tmpfs has no such cost, and
 // no use after a host crash.
 //
 // # Pre-copy

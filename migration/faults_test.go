@@ -53,6 +53,9 @@ func lawfulOwners(point inject.Point, action inject.Action) []string {
 		}
 		return []string{nobody} // killed: died with its owner; error: the owner keeps it paused
 	}
+	if afterCommit(point) {
+		return []string{destination} // pre-copy does not pass it
+	}
 	panic("no law for " + point)
 }
 

@@ -2,6 +2,7 @@ package migration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,6 +30,9 @@ func (s *sender) stopAndCopy(ctx context.Context) error {
 	if err := s.note(journal.Paused, ""); err != nil {
 		return err
 	}
+	// Durable while the rest is sent and the destination restores: see "what is made durable when".
+	s.durable = make(chan error, 1)
+	go func() { s.durable <- s.opts.Journal.Sync() }()
 	if err := s.inject(inject.SourcePaused); err != nil {
 		return err
 	}
@@ -49,40 +53,49 @@ func (s *sender) stopAndCopy(ctx context.Context) error {
 	return err
 }
 
-// sendRest sends what the guest wrote last, while its state is being saved.
+// fewPages are sent sooner than another goroutine wakes up.
+const fewPages = 512
+
+// sendRest sends what the guest wrote last, and returns its state. Where there is much to send the state is saved
+// meanwhile.
 func (s *sender) sendRest(ctx context.Context) ([]byte, error) {
-	type saved struct {
-		state []byte
-		err   error
+	if s.result.lastRemaining() <= fewPages {
+		state, err := s.saveState()
+		if err != nil {
+			return nil, err
+		}
+		return state, s.pausedRound(ctx)
 	}
-	saving := make(chan saved, 1)
-	go func() {
-		state, err := s.src.SaveState()
-		saving <- saved{state, err}
-	}()
-	err := s.pausedRound(ctx)
-	result := <-saving // also after a failure: the guest must not be resumed under it
-	if err != nil {
-		return nil, err
-	}
-	if result.err != nil {
-		return nil, fmt.Errorf("cannot save the machine's state: %w", result.err)
+	sent := make(chan error, 1)
+	go func() { sent <- s.pausedRound(ctx) }()
+	state, err := s.saveState() // here, since a goroutine that is just made starts late
+	if sendErr := <-sent; sendErr != nil || err != nil {
+		return nil, errors.Join(sendErr, err)
 	}
 	// Saving may have stored to guest memory (design law 3): that goes behind.
-	return result.state, s.lateRound(ctx)
+	return state, s.lateRound(ctx)
+}
+
+func (s *sender) saveState() ([]byte, error) {
+	state, err := s.src.SaveState()
+	if err != nil {
+		return nil, fmt.Errorf("cannot save the machine's state: %w", err)
+	}
+	return state, nil
 }
 
 // pausedRound sends everything that is dirty.
 func (s *sender) pausedRound(ctx context.Context) error {
-	if err := s.tracker.Collect(s.dirty); err != nil {
+	// A guest that stands still is not re-armed: if it is resumed after all, all of this is reported again.
+	if err := s.tracker.CollectStill(s.dirty); err != nil {
 		return err
 	}
 	return s.sendPaused(ctx)
 }
 
-// lateRound is a pausedRound that costs nothing when there is nothing to send, the usual case.
+// lateRound sends what this process stored since. It costs nothing when there is nothing, the usual case.
 func (s *sender) lateRound(ctx context.Context) error {
-	if err := s.tracker.Collect(s.dirty); err != nil || s.dirty.Len() == 0 {
+	if err := s.tracker.CollectOwn(s.dirty); err != nil || s.dirty.Len() == 0 {
 		return err
 	}
 	return s.sendPaused(ctx)
@@ -107,13 +120,10 @@ func (s *sender) prepareCommit(ctx context.Context) error {
 	if err := s.inject(inject.SourceStateSent); err != nil {
 		return err
 	}
-	// Durable while the destination restores.
-	durable := make(chan error, 1)
-	go func() { durable <- s.opts.Journal.Sync() }()
 	_, err := s.link.expect(ctx, wire.TypeReady)
 	if err == nil {
 		select { // a disk that hangs must not hold a paused guest beyond the time allowed
-		case err = <-durable:
+		case err = <-s.durable:
 		case <-ctx.Done():
 		}
 	}

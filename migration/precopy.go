@@ -74,13 +74,13 @@ func (s *sender) decide(look outlook) decision {
 }
 
 // stateOverhead is what pausing, saving and restoring take besides the round trips of READY and COMMIT
-// and two durable records, "state-sent" here and "owner" there: a flat allowance.
+// and two durable records, "paused" here and "owner" there: a flat allowance.
 const stateOverhead = time.Millisecond
 
 func (s *sender) outlook() outlook {
 	return outlook{
 		rounds:         s.result.Rounds,
-		remainingPages: s.dirty.Len(),
+		remainingPages: s.result.lastRemaining(),
 		overhead:       stateOverhead + 2*s.roundTrip + 2*s.fsync,
 		throttledAt:    s.throttledAt,
 	}

@@ -106,4 +106,12 @@ type Progress struct {
 	ElapsedMS      float64 `json:"elapsed_ms"`
 }
 
+// lastRemaining is what the newest round has left.
+func (r *Result) lastRemaining() uint64 {
+	if len(r.Rounds) == 0 {
+		return 0
+	}
+	return r.Rounds[len(r.Rounds)-1].RemainingPages
+}
+
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -44,6 +44,7 @@ type sender struct {
 	link       *link          // the newest connection; nil before the first
 	roundTrip  time.Duration  // the shortest seen
 	fsync      time.Duration  // of one durable record
+	durable    chan error     // yields whether "paused" is; from the pause on
 
 	streams  []*stream     // beside link; closed with it
 	streamed atomic.Uint64 // bytes over them
