@@ -68,21 +68,26 @@ func (r Rule) decide(o outlook) decision {
 
 // A round more is worth its while, though the rest fits, while it shortens the downtime by much.
 const (
-	worthwhileShrink = 0.7                    // of what was left before
+	worthwhileShrink = 0.7                    // of the best before
+	worthwhileRounds = 3                      // in a row without that, and it is enough
 	worthwhileTime   = 300 * time.Microsecond // to gain at least
 )
 
-// worthwhile: each round leaves clearly less than the one before it, and what is left still takes
-// time. Such rounds shrink fast, so that all of them together take at most some MaxDowntimes.
+// worthwhile: one of the last rounds left clearly less than the best before it, and what is left still takes
+// time. What fits into MaxDowntime is sent in about that time, and it shrinks, so that all such rounds
+// together take a few MaxDowntimes at most.
 func (r Rule) worthwhile(o outlook) bool {
 	if len(o.rounds) >= r.MaxRounds || o.copying() < worthwhileTime {
 		return false
 	}
-	if len(o.rounds) < 2 {
-		return true
+	best, since := o.rounds[0].RemainingPages, 0
+	for _, round := range o.rounds[1:] {
+		since++
+		if float64(round.RemainingPages) <= worthwhileShrink*float64(best) {
+			best, since = round.RemainingPages, 0
+		}
 	}
-	before := o.rounds[len(o.rounds)-2].RemainingPages
-	return float64(o.remainingPages) <= worthwhileShrink*float64(before)
+	return since < worthwhileRounds
 }
 
 // stalled: none of the last StallRounds rounds left clearly less to do than the best before them. Rounds
