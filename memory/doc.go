@@ -22,6 +22,16 @@
 // vm.overcommit_memory=2 and no memory left, a touch raises SIGBUS: hosts that
 // want that policy use huge pages, which are reserved in New.
 //
+// # Lent files
+//
+// LendFiles and NewFromFiles hand RAM from process to process without a copy: both map the same memfds. The
+// packages above see to it that only one of the two processes stores at a time. Seals are what makes a
+// descriptor from elsewhere safe to map: a file that could shrink would turn an access into SIGBUS, the end of
+// the process. Rejected: taking what sealing lacks here, on arrival, since a peer may shrink the file between
+// the seal that fails and the one that holds; and /proc/PID/fd, which needs the rights to trace the owner.
+// Whoever holds a descriptor may punch holes: the guest's memory is then zero there, and with pool memory
+// a touch may fail when others have taken the page. Files are taken from whom the memory is taken from anyway.
+//
 // # Access
 //
 // Addresses are typed (GPA) and no method returns a reference to guest memory

@@ -21,6 +21,8 @@ var (
 	ErrBadLayout = errors.New("bad guest memory")
 	// ErrBeyondHost: more RAM was asked for than this host has.
 	ErrBeyondHost = errors.New("guest memory is larger than the host's")
+	// ErrBadFiles: descriptors that another process gave are not the RAM that was agreed on.
+	ErrBadFiles = errors.New("bad memory files")
 	// ErrNoHugePages: huge pages were asked for and the host has none to give.
 	ErrNoHugePages = errors.New("no huge pages")
 	// ErrNoUserfaults: this host does not let the process serve missing pages.

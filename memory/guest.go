@@ -57,7 +57,7 @@ func newGuest(regions []Region, opts Options, h host) (*Guest, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Guest{layout: l, dirty: make([]atomic.Uint64, l.words)}
+	g := newBare(l)
 	for i := range l.spans {
 		m, err := newRAM(l.spans[i].Region, b)
 		if err != nil {
@@ -67,6 +67,9 @@ func newGuest(regions []Region, opts Options, h host) (*Guest, error) {
 	}
 	return g, nil
 }
+
+// newBare makes a Guest without RAM, for the caller to add.
+func newBare(l *layout) *Guest { return &Guest{layout: l, dirty: make([]atomic.Uint64, l.words)} }
 
 // Close frees the RAM. The hypervisor must not run the guest any more. An
 // access from then on gets ErrClosed; one that is under way ends without a

@@ -26,6 +26,11 @@ func newRAM(r Region, b backing) (ram, error) {
 	if err != nil {
 		return ram{}, fmt.Errorf("create guest memory of %d bytes at %#x: %w", r.SizeBytes, uint64(r.Base), err)
 	}
+	return mapRAM(r, fd, b)
+}
+
+// mapRAM maps the memory of one region; it takes fd.
+func mapRAM(r Region, fd int, b backing) (_ ram, err error) {
 	m := ram{fd: fd, backing: b, sizeBytes: r.SizeBytes}
 	if m.guest, err = m.mapShared(nil, fd); err == nil {
 		m.vmm, err = m.mapShared(nil, fd)
