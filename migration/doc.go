@@ -77,6 +77,19 @@
 // returned, both by CLOCK_MONOTONIC if the two share one ("clock"); else to the arrival of RUNNING at
 // the source, which is later ("upper bound").
 //
+// # Local hand-over
+//
+// Between two processes of one host the memory need not move: the source lends its files (memory.LendFiles) with
+// the description, the destination builds the machine on them, and of the sequence only the state is left
+// (local.go). The law and the journal are the same, record by record, so every argument above holds; what is
+// added is that both sides hold the same memory. Hence the invariant of LocalTarget: the destination stores
+// nothing before Run. The receiver must not reset the memory; KVM's restore calls must not store to it,
+// which the wall clock MSRs alone would do, and those are not restored (vmm/kvm/msr.go); closing a machine must
+// not punch. A destination that the source takes for discarded may still read: it does no harm.
+// The descriptors go with a frame of their own, read by recvmsg; any other read has the kernel close
+// what a peer attaches. Rejected: passing them after COMMIT, so that only an owner ever has them. The
+// destination could then fail to map them when nobody may run the guest any more, and the mapping would be downtime.
+//
 // # TLS
 //
 // Mutual TLS 1.3 lies below the frames, and every connection of a migration goes through the one dial and the

@@ -67,7 +67,7 @@ type machine struct {
 	shape []byte
 
 	// Hooks of tests; called outside of mu.
-	onPrepare, onPause, onSave, onRestore, onRun func() error
+	onPrepare, onPause, onResume, onSave, onRestore, onRun func() error
 
 	mu       sync.Mutex
 	dead     bool
@@ -77,6 +77,7 @@ type machine struct {
 	built    bool
 	pauses   int
 	state    guestState
+	lent     []*memory.Guest // the source's memory, in a local hand-over
 	stop     chan struct{}
 	stopped  chan struct{}
 }
@@ -240,6 +241,9 @@ func (m *machine) Pause() error {
 }
 
 func (m *machine) Resume() error {
+	if err := call(m.onResume); err != nil {
+		return err
+	}
 	unlock, err := m.alive()
 	if err != nil {
 		return err

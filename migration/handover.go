@@ -59,6 +59,9 @@ const fewPages = 512
 // sendRest sends what the guest wrote last, and returns its state. Where there is much to send the state is saved
 // meanwhile.
 func (s *sender) sendRest(ctx context.Context) ([]byte, error) {
+	if s.local() {
+		return s.saveState() // the memory is there
+	}
 	if s.result.lastRemaining() <= fewPages {
 		state, err := s.saveState()
 		if err != nil {

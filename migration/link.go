@@ -24,6 +24,7 @@ type link struct {
 	timeout time.Duration // for a write, and for an answer
 	written atomic.Uint64 // bytes
 	torn    atomic.Bool   // a frame was cut short: nothing can follow it
+	lent    []int         // descriptors that go with the next write
 
 	ctx    context.Context // ends, with the cause, when the peer aborts or the connection does
 	cancel context.CancelCauseFunc
@@ -45,7 +46,7 @@ func newLink(conn net.Conn, timeout time.Duration) *link {
 
 // Write counts and passes on; only the link's wire.Writer calls it.
 func (l *link) Write(p []byte) (int, error) {
-	n, err := l.conn.Write(p)
+	n, err := l.put(p)
 	l.written.Add(uint64(n))
 	if err != nil {
 		l.torn.Store(true)

@@ -24,6 +24,16 @@ type Source interface {
 	Release()
 }
 
+// LocalTarget is a Target that can also build the machine on the source's own memory, for wire.ModeLocal.
+type LocalTarget interface {
+	Target
+	// PrepareLocal is Prepare on memory that lives: files are the descriptors that the source's memory.Guest
+	// has lent, from a peer that may be hostile. It takes them, also when it fails. Until Run the memory is
+	// the source's, whose guest may run at any time: nothing may store to it, in PrepareLocal, RestoreState
+	// and Discard neither. RestoreState may read it: the guest stands still then.
+	PrepareLocal(description []byte, files []int) (*memory.Guest, error)
+}
+
 // Target builds the machine that arrives. Receive calls it from one goroutine at a time.
 type Target interface {
 	// Prepare compares the description with what this host and its flags can be, and builds the

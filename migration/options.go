@@ -97,6 +97,9 @@ func (o *SendOptions) complete(to Address) error {
 		return fmt.Errorf("unknown timeout strategy %q; use cancel or ignore", o.TimeoutStrategy)
 	}
 	setDefault(&o.Mode, wire.ModePrecopy)
+	if err := o.checkLocal(to); err != nil {
+		return err
+	}
 	setDefault(&o.Granularity, GranularityLine)
 	setDefault(&o.Baseline, BaselineAuto)
 	setDefault(&o.Streams, min(runtime.NumCPU(), maxDefaultStreams))

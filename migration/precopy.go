@@ -24,6 +24,11 @@ func (s *sender) precopy(ctx context.Context) error {
 	if err := s.inject(inject.SourcePrecopy); err != nil {
 		return err
 	}
+	if s.local() { // the memory is there already
+		s.result.Converged = true
+		s.report(true)
+		return nil
+	}
 	if s.opts.Mode == wire.ModePostcopy {
 		s.postcopy = true
 		return nil

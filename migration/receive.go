@@ -208,12 +208,12 @@ func (s *session) describing(ctx context.Context) error {
 			return s.refuse(err)
 		}
 	}
-	mem, err := s.target.Prepare(f.Payload)
+	mem, err := s.prepare(described, f.Payload)
 	if err != nil {
 		return s.refuse(err)
 	}
 	s.built = true
-	if s.mem, err = newArrived(mem); err != nil {
+	if s.mem, err = s.arrive(mem); err != nil {
 		return s.refuse(err)
 	}
 	s.apply = newApplier(s.mem)
@@ -246,6 +246,9 @@ func (s *session) receiving(ctx context.Context) error {
 	}
 	if err := s.inject(inject.DestinationReceiving); err != nil {
 		return err
+	}
+	if s.local() {
+		return s.receivingLocal(ctx)
 	}
 	for {
 		state, err := s.round(ctx)

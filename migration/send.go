@@ -99,6 +99,9 @@ func newSender(src Source, to Address, opts SendOptions) (*sender, error) {
 		Mode: string(opts.Mode), Granularity: string(opts.Granularity), Rounds: []Round{},
 		MachineID: opts.MachineID, Generation: s.generation,
 	}
+	if s.local() {
+		s.result.Granularity = "none"
+	}
 	return s, nil
 }
 
@@ -166,6 +169,11 @@ func (s *sender) preflight(ctx context.Context) error {
 	}
 	if err := s.link.send(ctx, func(w *wire.Writer) error { return w.Bytes(wire.TypeDescription, description) }); err != nil {
 		return err
+	}
+	if s.local() {
+		if err := s.lendMemory(ctx); err != nil {
+			return err
+		}
 	}
 	// Building a large machine takes its time, and the guest runs: no limit but the migration's.
 	if _, err = s.link.await(ctx, wire.TypeAccept); err != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -273,8 +274,10 @@ func TestTLSStall(t *testing.T) {
 	p.src.onPause = func() error {
 		close(stalled)
 		// Half a megabyte for the last round, more than the buffers below hold.
+		noise, content := rand.NewChaCha8([32]byte{}), make([]byte, memory.PageSize)
 		for page := range memory.GPA(testPages / 2) {
-			if err := p.src.mem.StoreUint64(page*memory.PageSize, uint64(page)|1<<32); err != nil {
+			_, _ = noise.Read(content)
+			if err := p.src.mem.WriteAt(page*memory.PageSize, content); err != nil {
 				return err
 			}
 		}

@@ -15,10 +15,21 @@ type visitor struct {
 	w       *wire.Writer
 	timeout time.Duration // for a write
 	hello   *wire.Hello
+	catch   *catcher // of descriptors, while the frame is read that brings them
 }
 
 func newVisitor(conn net.Conn, timeout time.Duration) *visitor {
-	return &visitor{conn: conn, r: wire.NewReader(conn), w: wire.NewWriter(conn), timeout: timeout}
+	v := &visitor{conn: conn, w: wire.NewWriter(conn), timeout: timeout}
+	v.r = wire.NewReader(v)
+	return v
+}
+
+// Read is for the visitor's wire.Reader only.
+func (v *visitor) Read(p []byte) (int, error) {
+	if v.catch != nil {
+		return v.catch.read(p)
+	}
+	return v.conn.Read(p)
 }
 
 // greet reads HELLO, and RESOLVE if that is the purpose.

@@ -97,6 +97,10 @@ func (m *Machine) Description() ([]byte, error) {
 // when the guest stands still, is refused here. Of local, Accept has a say, and SerialOut
 // and what lines are compared with are used; the rest is the source's. The machine waits for Restore.
 func NewFromDescription(sealed []byte, local Config) (*Machine, error) {
+	return newFromDescription(sealed, local, freshMemory)
+}
+
+func newFromDescription(sealed []byte, local Config, ram func(Config) (*memory.Guest, error)) (*Machine, error) {
 	var d description
 	if err := open(sealed, &d); err != nil {
 		return nil, err
@@ -124,7 +128,7 @@ func NewFromDescription(sealed []byte, local Config) (*Machine, error) {
 		return nil, fmt.Errorf("%w: the guest uses %s; start it with --cpu baseline to move between unlike hosts",
 			ErrIncompatible, strings.Join(missing, ", "))
 	}
-	m, err := build(cfg, &d)
+	m, err := build(cfg, ram, &d)
 	if err != nil {
 		return nil, err
 	}

@@ -99,12 +99,12 @@ func New(cfg Config) (*Machine, error) {
 	if cfg.Boot, err = cfg.Boot.absolute(); err != nil {
 		return nil, err
 	}
-	return build(cfg, nil)
+	return build(cfg, freshMemory, nil)
 }
 
-// build is New with what a migrated guest already saw, or nil for a machine made from
-// this host and cfg.CPUModel.
-func build(cfg Config, seen *description) (_ *Machine, err error) {
+// build is New on the memory that ram makes, with what a migrated guest already saw, or nil for a machine made
+// from this host and cfg.CPUModel.
+func build(cfg Config, ram func(Config) (*memory.Guest, error), seen *description) (_ *Machine, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func build(cfg Config, seen *description) (_ *Machine, err error) {
 	if m.sys, err = kvm.Open(); err != nil {
 		return nil, err
 	}
-	if m.mem, err = memory.New(ramRegions(cfg.MemoryBytes), memory.Options{HugePages: cfg.HugePages}); err != nil {
+	if m.mem, err = ram(cfg); err != nil {
 		return nil, err
 	}
 	if m.vm, err = m.sys.CreateVM(kvm.VMOptions{DirtyRingBytesPerVCPU: cfg.dirtyRingBytes()}); err != nil {

@@ -290,11 +290,11 @@ func harvestAny(t *testing.T, c *track.Context) linescheck.Lines {
 func TestTrackingMoves(t *testing.T) {
 	steps := map[track.Mode]int{track.Diff: 100_000, track.Stores: 1000, track.Homed: 500} // some tenths of a second
 	for mode, steps := range steps {
-		t.Run(mode.String(), func(t *testing.T) { testTrackingMoves(t, mode, repeats(steps)) })
+		t.Run(mode.String(), func(t *testing.T) { testTrackingMoves(t, mode, repeats(steps), cloneMachineWith) })
 	}
 }
 
-func testTrackingMoves(t *testing.T, mode track.Mode, steps int) {
+func testTrackingMoves(t *testing.T, mode track.Mode, steps int, move func(*testing.T, *Machine, Config) *Machine) {
 	out := newSerialLog()
 	m := newMachine(t, Config{CPUs: 2, SerialOut: out, Boot: BootFiles{
 		Kernel: "builtin:lines", Cmdline: fmt.Sprintf("vcpus=2 pages=32 steps=%d track=%s", steps, mode),
@@ -312,7 +312,7 @@ func testTrackingMoves(t *testing.T, mode track.Mode, steps int) {
 			if err := m.Pause(); err != nil {
 				t.Fatal(err)
 			}
-			next := cloneMachineWith(t, m, Config{SerialOut: out})
+			next := move(t, m, Config{SerialOut: out})
 			m.HandOver()
 			m = next
 			if err := m.Resume(); err != nil {

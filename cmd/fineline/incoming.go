@@ -130,11 +130,15 @@ var (
 	_ migration.Holder = (*targetMachine)(nil)
 )
 
-func (t *targetMachine) Prepare(description []byte) (_ *memory.Guest, err error) {
+// local is what this process was told about machines that may come.
+func (t *targetMachine) local() vmm.Config {
 	t.i.mu.Lock()
-	local := t.i.cfg
-	t.i.mu.Unlock()
-	if t.m, err = vmm.NewFromDescription(description, local); err != nil {
+	defer t.i.mu.Unlock()
+	return t.i.cfg
+}
+
+func (t *targetMachine) Prepare(description []byte) (_ *memory.Guest, err error) {
+	if t.m, err = vmm.NewFromDescription(description, t.local()); err != nil {
 		return nil, err
 	}
 	return t.m.Memory(), nil

@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,6 +28,7 @@ type migrateFlags struct {
 	streams               int
 	timeoutStrategy       string
 	tls                   tlsFlags
+	local                 bool
 	asJSON                bool
 }
 
@@ -50,6 +53,7 @@ Ctrl-C cancels.`
 	fl.DurationVar(&f.timeout, "timeout", migration.DefaultTimeout, "how long the migration may take")
 	fl.StringVar(&f.timeoutStrategy, "timeout-strategy", "cancel", "then: cancel, or ignore (stop the guest and finish)")
 	f.tls.add(fl)
+	fl.BoolVar(&f.local, "local", false, "hand the memory over instead of copying it: to a process of this host, unix:PATH only")
 	fl.BoolVar(&f.asJSON, "json", false, "print the result as one JSON object")
 	return c
 }
@@ -61,9 +65,11 @@ func (f *migrateFlags) request() (api.MigrationRequest, error) {
 		DestinationURL: f.to, MemoryMode: modes[f.mode], Granularity: f.granularity,
 		DowntimeMS: f.maxDowntime.Milliseconds(), TimeoutS: int64(f.timeout / time.Second),
 		TimeoutStrategy: strategies[f.timeoutStrategy], MaxBandwidthBytesPerSecond: int64(f.maxBandwidth),
-		Baseline: f.baseline, BaselineBudgetBytes: int64(f.baselineBudget), Connections: f.streams,
+		Baseline: f.baseline, BaselineBudgetBytes: int64(f.baselineBudget), Connections: f.streams, Local: f.local,
 	}
 	switch {
+	case f.local && !strings.HasPrefix(f.to, "unix:"):
+		return r, errors.New("--local hands the memory's files over, between two processes of one host: give --to unix:PATH")
 	case r.MemoryMode == "":
 		return r, fmt.Errorf("--mode %q: choose precopy, postcopy or hybrid", f.mode)
 	case r.TimeoutStrategy == "":

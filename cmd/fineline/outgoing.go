@@ -127,11 +127,11 @@ func (i *instance) sendOptions(r api.MigrationRequest) (to migration.Address, op
 		return to, opts, err
 	}
 	return to, migration.SendOptions{
+		Mode:                  requestedMode(r),
 		MachineID:             i.machineID,
 		TLS:                   security,
 		Journal:               j,
 		Build:                 version(),
-		Mode:                  wire.Mode(strings.ToLower(r.MemoryMode)),
 		Granularity:           migration.Granularity(r.Granularity),
 		Baseline:              migration.Baseline(r.Baseline),
 		BaselineBudgetBytes:   uint64(r.BaselineBudgetBytes),

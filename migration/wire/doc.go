@@ -21,6 +21,17 @@
 //	                                       <-------   RUNNING {monotonic_ns}
 //	  DONE                                 ------->
 //
+// With the mode "local", between two processes of one host over a Unix socket, the guest's memory is handed
+// over as the files that it is in, and no page is sent:
+//
+//	DESCRIPTION                          ------->
+//	MEMORY (no payload; the descriptors,
+//	one a region, are attached to it as
+//	ancillary data, SCM_RIGHTS)          ------->   builds the machine on them
+//	                                     <-------   ACCEPT | REFUSE {reason}
+//	(the guest is paused)
+//	STATE                                ------->   and on as above
+//
 // Before COMMIT either side may send ABORT {reason} at any time. The destination answers ABORT with
 // VERDICT {discarded}; then both close. After a lost connection the source opens another one for the
 // same hand-over:
@@ -35,8 +46,10 @@
 //
 //	state          takes                        leaves to
 //	greeting       HELLO                        describing; resolving if the purpose is resolve
-//	describing     DESCRIPTION, ABORT           receiving (ACCEPT sent), or closed (REFUSE sent)
+//	describing     DESCRIPTION, ABORT; when     receiving (ACCEPT sent), or closed (REFUSE sent)
+//	               local, then MEMORY, ABORT
 //	receiving      PAGES, ROUND_END, ABORT      receiving; finishing after a paused ROUND_END
+//	               when local: STATE, ABORT     ready after STATE
 //	finishing      PAGES, ROUND_END, STATE,     finishing; ready after STATE (READY sent), which comes
 //	               ABORT                        only when no round is open
 //	ready          COMMIT, ABORT                owner; or ready without a connection

@@ -29,10 +29,11 @@ const (
 	ModePrecopy  Mode = "precopy"  // before the guest
 	ModePostcopy Mode = "postcopy" // after it
 	ModeHybrid   Mode = "hybrid"   // before it, and after it what changed meanwhile
+	ModeLocal    Mode = "local"    // it does not: the destination gets the files that it is in
 )
 
 // AfterCommit reports whether memory is still to come when the guest runs at the destination.
-func (m Mode) AfterCommit() bool { return m != ModePrecopy }
+func (m Mode) AfterCommit() bool { return m == ModePostcopy || m == ModeHybrid }
 
 // Limits of the strings in a HELLO, in bytes.
 const (
@@ -79,6 +80,11 @@ func (h *Hello) Check() error {
 	}
 	switch h.Mode {
 	case ModePrecopy:
+		return nil
+	case ModeLocal:
+		if h.Streams != 0 {
+			return protocolErrorf("HELLO has %d streams for %s; it has no page for them", h.Streams, h.Mode)
+		}
 		return nil
 	case ModePostcopy, ModeHybrid:
 		if h.Streams < 2 {

@@ -33,6 +33,7 @@ const (
 	TypeAbsent
 	TypeRequest
 	TypeComplete
+	TypeMemory
 	typeCount
 )
 
@@ -72,6 +73,7 @@ var kinds = [typeCount]struct {
 	TypeAbsent:      {"ABSENT", maxAbsentBytes},
 	TypeRequest:     {"REQUEST", MaxRequestPages * requestPageBytes},
 	TypeComplete:    {"COMPLETE", maxControlBytes},
+	TypeMemory:      {"MEMORY", 0},
 }
 
 func (t Type) valid() bool { return t > TypeInvalid && t < typeCount }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -160,6 +161,9 @@ type MigrationRequest struct {
 	Baseline                   string `json:"baseline,omitempty"`                       // "auto", "twin", "hash" or "none"
 	BaselineBudgetBytes        int64  `json:"baseline_budget_bytes,omitempty"`          // 0: half of the guest's memory
 
+	// Local hands the memory's files over instead of a copy: on one host, unix: only.
+	Local bool `json:"local,omitempty"`
+
 	// Mutual TLS on a tcp: address: absolute paths of PEM files that the VMM reads, all three or none.
 	TLSCert string `json:"tls_cert,omitempty"`
 	TLSKey  string `json:"tls_key,omitempty"`
@@ -175,7 +179,7 @@ func (r MigrationRequest) Validate() error {
 	if err := checkPath("destination_url", r.DestinationURL); err != nil {
 		return err
 	}
-	if err := r.checkTLS(); err != nil {
+	if err := errors.Join(r.checkTLS(), r.checkLocal()); err != nil {
 		return err
 	}
 	for _, c := range []struct {
