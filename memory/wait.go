@@ -239,6 +239,9 @@ func (g *Guest) Missing(gpa GPA, n uint64) <-chan struct{} {
 	return nil
 }
 
+// HasDemand reports whether there is a Demand: pages may be missing, or held back.
+func (g *Guest) HasDemand() bool { return g.demand.Load() != nil }
+
 // Absent returns how many pages are missing; see Demand.
 func (g *Guest) Absent() uint64 {
 	if d := g.demand.Load(); d != nil {
@@ -320,7 +323,7 @@ func (g *Guest) Waits(thread int) bool {
 	return ok
 }
 
-// Returned says that a signal has got a thread out of KVM_RUN: it does not wait any more.
+// Returned says that a thread has come out of KVM_RUN, where a signal may have ended its wait: it does not wait any more.
 func (g *Guest) Returned(thread int) {
 	if d := g.demand.Load(); d != nil {
 		d.mu.Lock()

@@ -30,6 +30,18 @@
 // there is done by package vector, or the pages that it touches are given back to the guest (emulate.go), by a
 // goroutine beside the vCPU, which is held meanwhile: that a page is watched never ends a guest.
 //
+// # Missing memory
+//
+// Where memory is missing (memory.Demand), a vCPU waits for it in KVM_RUN, or in an accessor during an exit. Pause holds
+// arrivals back and takes such a vCPU for parked: it completes no instruction before Resume. It is not kicked, since a wait inside an
+// access of the kernel's own would spin on the pending signal. Save, Restore and changes of slots need it out of KVM_RUN: they kick it, and fail with
+// memory.ErrMissing if it does not come out. A second Pause, once nothing is missing, has it finish and park. The state of a vCPU that was interrupted
+// in its wait lies between two instructions, as ever; it waits again after Resume. Devices never wait inside a step (devices/fpga). A
+// slot that changes while the machine runs waits for vCPUs that wait; KVM would, too, for they hold its SRCU lock. A
+// reset clears memory, so it ends all waiting first. At Close the guest mapping is taken away, which ends every KVM_RUN.
+//
+// Restore comes before Demand: KVM reads guest memory for some of the state, on a vCPU's thread, when nobody serves pages yet.
+//
 // # The supervisor
 //
 // What ends or restarts the machine (power-off, reset, debug exit, an exit
@@ -52,7 +64,7 @@
 // # Lock order
 //
 // Machine.mu (a throttle's and the turns' goroutines take vcpu.mu only); the FPGA's control and turn; track.Engine.mu; the switch of slots (lines.go); vcpu.mu; track's exact.mu,
-// memory's hub, kvm's slotsMu, ring and VM.mu; then a device's own mu. A vCPU thread takes none before
+// memory's Demand and hub, kvm's slotsMu, ring and VM.mu; then a device's own mu. A vCPU thread takes none before
 // exact.mu but its own. Nothing is called with a device's mu held except its interrupt line and its bus.
 //
 // # Rejected

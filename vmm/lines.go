@@ -89,6 +89,24 @@ func (s *slots) Reserved() (*memory.PageSet, error) {
 	return reservedPages(s.m.mem, registers), nil
 }
 
+// dirtySource is KVM's log of a machine. To start and stop it changes the slots, for which KVM waits until every vCPU has left the
+// guest's memory alone for a moment: one that waits for a missing page does not, and whoever asks would be stuck with the locks that
+// it holds. So where memory may be missing the vCPUs are parked first, which can fail: memory.ErrMissing.
+type dirtySource struct {
+	memory.DirtySource
+	m *Machine
+}
+
+func (s dirtySource) Start() error { return s.change(s.DirtySource.Start) }
+func (s dirtySource) Stop() error  { return s.change(s.DirtySource.Stop) }
+
+func (s dirtySource) change(f func() error) error {
+	if !s.m.mem.HasDemand() {
+		return f()
+	}
+	return s.m.freeze(f)
+}
+
 // freeze calls f while no vCPU is in the guest, whatever the status of the machine is. For a vCPU that waits for
 // missing memory it waits, too, but in a paused machine, where that does not come, it fails: memory.ErrMissing.
 func (m *Machine) freeze(f func() error) error {

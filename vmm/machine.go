@@ -132,7 +132,7 @@ func build(cfg Config, ram func(Config) (*memory.Guest, error), seen *descriptio
 		return nil, err
 	}
 	m.mem.WatchWaits(m.wakeWaiters)
-	m.dirty = m.vm.DirtySource(m.mem)
+	m.dirty = dirtySource{m.vm.DirtySource(m.mem), m}
 	m.lines = newLines(m)
 	if m.board, err = newBoard(m.vm, m.mem, m.lines, cfg.SerialOut, &m.wish); err != nil {
 		return nil, err
@@ -278,14 +278,14 @@ func (m *Machine) finishWaits() error {
 	return nil
 }
 
-// allParked says whether the pause has parked all vCPUs, or wraps memory.ErrMissing.
+// allParked kicks the vCPUs that wait for pages, and says whether all are parked then, or wraps memory.ErrMissing. Preconditions:
+// none is wanted running, or all are held.
 func (m *Machine) allParked() error {
-	for _, c := range m.cpus {
-		if err := c.awaitParked(); err != nil {
-			return err
-		}
+	var errs []error
+	for _, c := range m.cpus { // each, also after an error: each is kicked
+		errs = append(errs, c.awaitParked())
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (m *Machine) wakeWaiters() {

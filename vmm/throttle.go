@@ -47,7 +47,7 @@ func (t *throttle) loop() {
 			c.hold()
 		}
 		for _, c := range t.cpus {
-			c.await(parked)
+			c.awaitStill() // one that waits for a missing page stands anyway
 		}
 		goOn := t.sleep(t.stand)
 		for _, c := range t.cpus {

@@ -110,6 +110,7 @@ func (c *vcpu) runGuest() {
 	}
 	for {
 		err := c.kvm.Run()
+		c.p.mem.Returned(c.tid) // also without an error: KVM may have given up a wait, and had an exit to tell
 		switch {
 		case err == nil:
 			if !c.handle(c.kvm.Exit()) {
@@ -118,7 +119,6 @@ func (c *vcpu) runGuest() {
 		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
 			// EAGAIN: an AP that waits for its SIPI was woken by something else.
 			c.kvm.SetImmediateExit(false) // before the wish is read, see doc.go
-			c.p.mem.Returned(c.tid)
 			c.mu.Lock()
 			leave := c.want != running || c.holds > 0
 			c.mu.Unlock()

@@ -58,6 +58,12 @@
 // runs: a page that is written before its baseline is safe is reported whole. So tracking adds no
 // downtime of the size of memory.
 //
+// # Missing pages
+//
+// Pages may be missing (memory.Demand), most of all after a Resume at the destination of a migration. The engine waits for none. Such a
+// page has no baseline; each look takes those of the pages that have arrived since, and one that was written before that
+// is reported as a whole. An arrival is not reported. While pages are missing each look walks them.
+//
 // # Locks
 //
 // Engine.mu, then exact.mu. The first is held during comparisons and slot changes; vCPUs, and accessors of

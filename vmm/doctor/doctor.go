@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
 
@@ -83,12 +84,11 @@ func (r *Report) examineMemory() {
 		Area: "memory", Name: "memfd", OK: err == nil, Required: true, Value: okOr(err),
 		Meaning: "guest RAM that can be mapped twice", Remedy: "run Linux 5.17 or newer",
 	})
-	err = tryUserfaultfd()
-	r.add(Finding{
-		Area: "memory", Name: "userfaultfd", OK: err == nil, Value: okOr(err),
-		Meaning: "post-copy migration and write tracking of host memory",
-		Remedy:  "run as root, or `sysctl vm.unprivileged_userfaultfd=1`, or give the user access to /dev/userfaultfd",
-	})
+	faults := Finding{Area: "memory", Name: "userfaultfd", OK: true, Value: "ok", Meaning: "post-copy migration and write tracking of host memory"}
+	if err := memory.CheckDemand(); err != nil {
+		faults.OK, faults.Value, faults.Remedy = false, "unusable", err.Error()
+	}
+	r.add(faults)
 	pages, err := readInt("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 	r.add(Finding{
 		Area: "memory", Name: "huge pages of 2 MiB", OK: err == nil && pages > 0, Value: fmt.Sprintf("%d reserved", pages),
@@ -98,18 +98,6 @@ func (r *Report) examineMemory() {
 	r.add(Finding{
 		Area: "memory", Name: "NUMA nodes", OK: true, Value: strconv.Itoa(max(1, len(nodes))), Meaning: "sockets with memory of their own",
 	})
-}
-
-// tryUserfaultfd makes one by the system call, or by the device that needs no privilege.
-func tryUserfaultfd() error {
-	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK, 0, 0)
-	if errno == 0 {
-		return unix.Close(int(fd))
-	}
-	if err := unix.Access("/dev/userfaultfd", unix.R_OK|unix.W_OK); err == nil {
-		return nil
-	}
-	return errno
 }
 
 func (r *Report) examineLimits() {
