@@ -394,3 +394,46 @@ func TestDemandLines(t *testing.T) {
 	_, changed := playRound(t, m, out, model, 4)
 	compareLines(t, "when all is there", harvest(t, c), changed)
 }
+
+// TestDemandAccess: stores that exit wait in Go for their page, on the vCPU's thread, and a pause finds them there.
+func TestDemandAccess(t *testing.T) {
+	source, _ := dirtyMachine(t, 2, "pages=24 lines=2 rate=0", false)
+	steps := check(t, source)
+	m, p := demandClone(t, source, Config{})
+	watched := region(t, source)
+	c := tracked(t, m, track.Stores, watched)
+	if err := m.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	inside := 0
+	for inside < 8 {
+		gpa, err := p.demand.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if uint64(gpa-watched.Base) < watched.SizeBytes {
+			inside++
+			if err := m.Pause(); err != nil {
+				t.Fatal(err)
+			}
+			p.bring(gpa)
+			if seen, err := m.Memory().TryViewPage(gpa, func([]byte) {}); seen || err != nil {
+				t.Errorf("page %#x is not held back, %v", uint64(gpa), err)
+			}
+			if err := m.Resume(); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		p.bring(gpa)
+	}
+	p.push(seeded(t))
+	if err := p.demand.Close(); err != nil {
+		t.Error(err)
+	}
+	awaitSteps(t, m, steps+100)
+	check(t, m)
+	if got := harvest(t, c); len(got) < inside {
+		t.Errorf("stores to %d pages were seen, want %d", len(got), inside)
+	}
+}

@@ -80,12 +80,14 @@ func testMissingPages(t *testing.T, seed uint64, kind Baseline) {
 		case 1, 2:
 			fill()
 		case 3: // a page arrives and is written while the engine looks
+			g.e.mu.Lock() // after Resume there is a look of its own
 			g.src.during = func() {
 				gpa := fill()
 				g.store(0, gpa, []byte{byte(seed) + 1, 8})
 				stored.add(gpa, 2)
 				g.src.during = nil
 			}
+			g.e.mu.Unlock()
 			harvest()
 		case 4:
 			gpa := memory.GPA(r.IntN(pages*memory.PageSize/64) * 64)
