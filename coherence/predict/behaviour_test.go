@@ -58,6 +58,7 @@ func TestFirstAnswers(t *testing.T) {
 		{"past what is there", "sequential", []uint64{1001, 1002}, []uint64{1000}, []int64{3}},
 		{"nearest first", "around", []uint64{1001}, []uint64{1000}, []int64{-1, 2, -2, 3, -3, 4, -4, 5}},
 		{"a majority with noise", "majority", nil, []uint64{100, 103, 106, 5000, 5003, 5006}, []int64{3}},
+		{"half is no majority", "majority", nil, []uint64{100, 300, 303, 306}, nil},
 		{"a period", "markov", nil, []uint64{100, 101, 105, 106, 110, 111, 115, 116}, []int64{1, 5, 6, 10, 11, 15, 16, 20, 21, 25, 26, 30, 31, 35, 36, 40}},
 	} {
 		g := newGuest(t, c.name)

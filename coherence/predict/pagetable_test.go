@@ -22,6 +22,15 @@ func TestTablesTell(t *testing.T) {
 	}
 }
 
+// TestPageOfTwoEntries: a page that is mapped twice is not named for its own miss.
+func TestPageOfTwoEntries(t *testing.T) {
+	g := newGuest(t, "pagetable")
+	g.p.Arrived(77, table(900, 30, 500, 8000, 500, 20))
+	if got := g.p.Miss(500, nil, 16); len(got) == 0 || slices.Contains(got, 500) {
+		t.Errorf("named %d", got)
+	}
+}
+
 // TestTablesOfLargePages: behind the end of a large page comes the next in the table, elsewhere in RAM.
 func TestTablesOfLargePages(t *testing.T) {
 	g := newGuest(t, "pagetable")
@@ -67,6 +76,7 @@ func TestWhatIsNoTable(t *testing.T) {
 		"integers":     integers,
 		"one page":     table(slices.Repeat([]uint64{500}, 512)...),
 		"outside RAM":  table(1<<20, 1<<20+5, 1<<30, 1<<39, 500),
+		"mostly one":   table(append(slices.Repeat([]uint64{500}, 100), 900, 30, 500, 8000, 20)...),
 		"in order":     table(inOrder...),
 		"few":          table(500, 700),
 		"devices":      uncached,

@@ -159,6 +159,17 @@ func TestReportsAddUp(t *testing.T) {
 	}
 }
 
+// TestOneMiss follows a small trace by hand. Page 10 is sent at 30, is there at 64 and touched until 69;
+// the 8 pages around it arrive at 96. Page 11 is waited for since 69, which brings 16 more, and
+// page 8 is a hit at 101.
+func TestOneMiss(t *testing.T) {
+	trace := replay.Trace{Pages: 1000, VCPUs: [][]uint64{{10, 11, 8}}}
+	want := replay.Report{WorkingSet: 3, Faults: 2, Late: 1, Predicted: 24, Hits: 1, Wasted: 22, Steps: 106}
+	if got := run(t, replay.Default("around"), trace); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 func TestUnknownPredictor(t *testing.T) {
 	if _, err := replay.Run(replay.Default("oracle"), replay.Trace{Pages: 1}); err == nil {
 		t.Error("no error")
