@@ -61,8 +61,9 @@
 //
 // The guest chooses what misses and what arrives, so everything is of a fixed size, made by New: about
 // 0.4 MiB for auto, and for page tables 8 KiB for each 2 MiB of RAM, at least 0.5 MiB and at most
-// 8 MiB. No call allocates. A miss takes auto 1.9 µs of processor time when 32 pages are asked for (the
-// others 0.1 to 0.7), and an arrival 0.05 to 0.5 µs, if the page is a table 2.7 µs. The worst
+// 8 MiB. No call allocates. A miss takes auto 1.7 µs of processor time when 32 pages are asked for (the
+// others 0.1 to 0.7), and an arrival 0.05 to 0.5 µs, if the page is a table 2.7 µs;
+// a guest that tries makes a miss cost some µs more. The worst
 // that a guest can do is to have useless pages of its own sent first.
 //
 // # Figures

@@ -48,19 +48,18 @@ func (s *stream) continues(page uint64, o *Options) bool {
 		return false
 	}
 	k := s.steps(s.next, page)
-	return k <= slack || k <= int64(reach*s.window) && o.absentOf(s.next, s.stride, k) <= slack
+	return k <= slack || k <= int64(reach*s.window) && o.present(s.next, s.stride, k, slack)
 }
 
-// absentOf counts the pages that may miss among n points from first.
-func (o *Options) absentOf(first uint64, stride, n int64) int {
-	absent := 0
-	for ; n > 0; n-- {
+// present says whether of n points from first at most so many may miss.
+func (o *Options) present(first uint64, stride, n int64, missing int) bool {
+	for ; n > 0 && missing >= 0; n-- {
 		if o.wanted(first) {
-			absent++
+			missing--
 		}
 		first += uint64(stride)
 	}
-	return absent
+	return missing >= 0
 }
 
 // advance moves the stream to page and names what is wanted up to a window ahead. It looks at what

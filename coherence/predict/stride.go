@@ -152,7 +152,7 @@ func withGaps(a, b, c uint64, o *Options) int64 {
 	if first/d > longestGap || second/d > longestGap {
 		return 0
 	}
-	if o.absentOf(a+uint64(d), d, first/d-1)+o.absentOf(b+uint64(d), d, second/d-1) > 0 {
+	if !o.present(a+uint64(d), d, first/d-1, 0) || !o.present(b+uint64(d), d, second/d-1, 0) {
 		return 0
 	}
 	return d
