@@ -38,8 +38,9 @@ type SendOptions struct {
 	Mode        wire.Mode   // "": pre-copy
 	Granularity Granularity // "": line
 	// Baseline and BaselineBudgetBytes are what pages are compared with, and the most memory that may take.
-	Baseline            Baseline // "": auto
-	BaselineBudgetBytes uint64   // 0: half of the guest's memory
+	Baseline            Baseline    // "": auto
+	BaselineBudgetBytes uint64      // 0: half of the guest's memory
+	Compression         Compression // "": auto
 	// Streams is how many connections carry pages while the guest runs at the source, each compared and
 	// sent by a worker of its own.
 	Streams int // 0: one for each of this host's processors, at most 4
@@ -102,8 +103,9 @@ func (o *SendOptions) complete(to Address) error {
 	}
 	setDefault(&o.Granularity, GranularityLine)
 	setDefault(&o.Baseline, BaselineAuto)
+	setDefault(&o.Compression, CompressionAuto)
 	setDefault(&o.Streams, min(runtime.NumCPU(), maxDefaultStreams))
-	if err := errors.Join(o.Granularity.validate(), o.Baseline.validate()); err != nil {
+	if err := errors.Join(o.Granularity.validate(), o.Baseline.validate(), o.Compression.validate()); err != nil {
 		return err
 	}
 	if o.Mode != wire.ModePrecopy && o.Mode != wire.ModePostcopy && o.Mode != wire.ModeHybrid {

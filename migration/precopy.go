@@ -163,7 +163,7 @@ func (s *sender) addRound(sum tally, bytes uint64, took time.Duration) {
 // writeBatch puts one batch on a stream. It runs in a pump's second goroutine.
 func (s *sender) writeBatch(ctx context.Context, limit *throttle, stream int, b *wire.Batch) error {
 	if !s.paused {
-		if err := limit.wait(ctx, b.SizeBytes()); err != nil {
+		if err := limit.wait(ctx, b.WireBytes()); err != nil {
 			return err
 		}
 		s.report(false)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/wire"
@@ -32,6 +33,7 @@ type pump struct {
 	mem  *memory.Guest
 	enc  *encoder
 	free chan *wire.Batch
+	comp compressor
 	// write puts a sealed batch on the wire. It runs in the pump's second goroutine.
 	write func(context.Context, *wire.Batch) error
 	// gathered counts the pages of this round that all pumps have put into finished batches.
@@ -76,9 +78,11 @@ func (p *pump) run(ctx context.Context, work *parts) (tally, error) {
 		for b := range full {
 			// After a failure the rest is only returned: the gatherer stops at its next batch.
 			if ctx.Err() == nil {
+				began := time.Now()
 				if err := p.write(ctx, b); err != nil {
 					cancel(err)
 				}
+				p.comp.took(b.WireBytes(), time.Since(began))
 			}
 			p.release(b)
 		}
@@ -104,10 +108,11 @@ type gatherer struct {
 	ctx  context.Context
 	full chan<- *wire.Batch
 
-	batch *wire.Batch // being filled, or nil
-	at    memory.GPA
-	seen  uint64 // pages since the last hand-over
-	sum   tally
+	batch  *wire.Batch // being filled, or nil
+	waited bool        // for the link, to get it
+	at     memory.GPA
+	seen   uint64 // pages since the last hand-over
+	sum    tally
 }
 
 // gather fills batches with the pages and hands them on.
@@ -138,10 +143,8 @@ func (g *gatherer) gather(work *parts) (err error) {
 
 func (g *gatherer) page(gpa memory.GPA, encode func([]byte)) error {
 	if g.batch == nil {
-		select {
-		case g.batch = <-g.free:
-		case <-g.ctx.Done():
-			return context.Cause(g.ctx)
+		if err := g.take(); err != nil {
+			return err
 		}
 	}
 	g.at = gpa
@@ -154,8 +157,26 @@ func (g *gatherer) page(gpa memory.GPA, encode func([]byte)) error {
 	return nil
 }
 
+// take gets an empty batch.
+func (g *gatherer) take() error {
+	select {
+	case g.batch = <-g.free:
+		g.waited = false
+		return nil
+	default:
+	}
+	g.waited = true
+	select {
+	case g.batch = <-g.free:
+		return nil
+	case <-g.ctx.Done():
+		return context.Cause(g.ctx)
+	}
+}
+
 func (g *gatherer) handOn() {
 	g.batch.Seal()
+	g.comp.compress(g.batch, g.waited)
 	g.gathered.Add(g.seen)
 	g.seen = 0
 	g.full <- g.batch

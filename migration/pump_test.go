@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/wire"
@@ -101,5 +102,54 @@ func BenchmarkPump(b *testing.B) {
 		if _, err := p.run(b.Context(), &parts{pages: pages}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestCompression: auto compresses only what a slow link keeps waiting.
+func TestCompression(t *testing.T) {
+	for _, tc := range []struct {
+		choice     Compression
+		waited     bool
+		rate       uint64
+		compressed bool
+	}{
+		{CompressionNone, true, 1e6, false},
+		{CompressionZstd, false, 0, true},
+		{CompressionAuto, true, 1e6, true},
+		{CompressionAuto, false, 1e6, false}, // the link is not what is slow
+		{CompressionAuto, true, 2e9, false},
+		{CompressionAuto, true, 0, false}, // not known yet
+	} {
+		c := compressor{choice: tc.choice}
+		if tc.rate > 0 {
+			c.took(int(tc.rate), time.Second)
+		}
+		b := wire.NewBatch(wire.MaxBatchBytes)
+		page := make([]byte, memory.PageSize)
+		page[0] = 1
+		b.AppendPage(1, page)
+		b.Seal()
+		c.compress(b, tc.waited)
+		if got := b.WireBytes() < b.SizeBytes(); got != tc.compressed {
+			t.Errorf("%+v: %d bytes of %d", tc, b.WireBytes(), b.SizeBytes())
+		}
+	}
+}
+
+// TestCompressed moves a guest with every batch compressed.
+func TestCompressed(t *testing.T) {
+	for _, mode := range []wire.Mode{wire.ModePrecopy, wire.ModePostcopy} {
+		p := newPair(t)
+		p.opts.Compression, p.opts.Mode = CompressionZstd, mode
+		if out := p.migrate(); out.sendErr != nil || out.gotErr != nil {
+			t.Fatalf("send: %v; receive: %v", out.sendErr, out.gotErr)
+		}
+		if mode.AfterCommit() {
+			if err := <-p.complete; err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.verifyLaw(destination)
+		p.verifyGuest()
 	}
 }

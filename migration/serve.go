@@ -28,6 +28,7 @@ func (s *sender) sendAbsent(ctx context.Context) ([]byte, error) {
 	s.result.SwitchedToPostcopy = true
 	s.server = postcopy.NewServer(s.src.Memory(), s.dirty, postcopy.ServerOptions{
 		Encoder: s.absentEncoder(), Limit: s.limit.wait, PeerTimeout: s.opts.PeerTimeout,
+		Compress: s.opts.Compression == CompressionZstd,
 	})
 	absent := wire.AppendAbsent(nil, s.dirty.Range)
 	return state, s.link.send(ctx, func(w *wire.Writer) error { return w.Bytes(wire.TypeAbsent, absent) })

@@ -23,7 +23,7 @@ type migrateFlags struct {
 	to, mode, granularity string
 	maxDowntime, timeout  time.Duration
 	maxBandwidth          sizeBytes
-	baseline              string
+	baseline, compression string
 	baselineBudget        sizeBytes
 	streams               int
 	timeoutStrategy       string
@@ -47,6 +47,7 @@ Ctrl-C cancels.`
 	fl.StringVar(&f.granularity, "granularity", "line", "what is sent again: line, the lines that have changed; or page")
 	fl.StringVar(&f.baseline, "baseline", "auto", "what lines are compared with: twin, a copy; hash, an eighth of that; none; auto, both")
 	fl.Var(&f.baselineBudget, "baseline-budget", "the most memory that baselines may take; 0: half of the guest's")
+	fl.StringVar(&f.compression, "compress", "auto", "zstd: always; none; auto: while the link is slower than compressing")
 	fl.IntVar(&f.streams, "streams", 0, "connections for pages; 0: one for each processor, at most 4")
 	fl.DurationVar(&f.maxDowntime, "max-downtime", migration.DefaultMaxDowntime, "how long the guest may stand still")
 	fl.Var(&f.maxBandwidth, "max-bandwidth", "bytes a second while the guest runs, for example 100M; 0: no limit")
@@ -65,7 +66,7 @@ func (f *migrateFlags) request() (api.MigrationRequest, error) {
 		DestinationURL: f.to, MemoryMode: modes[f.mode], Granularity: f.granularity,
 		DowntimeMS: f.maxDowntime.Milliseconds(), TimeoutS: int64(f.timeout / time.Second),
 		TimeoutStrategy: strategies[f.timeoutStrategy], MaxBandwidthBytesPerSecond: int64(f.maxBandwidth),
-		Baseline: f.baseline, BaselineBudgetBytes: int64(f.baselineBudget), Connections: f.streams, Local: f.local,
+		Compression: f.compression, Baseline: f.baseline, BaselineBudgetBytes: int64(f.baselineBudget), Connections: f.streams, Local: f.local,
 	}
 	switch {
 	case f.local && !strings.HasPrefix(f.to, "unix:"):
@@ -76,6 +77,8 @@ func (f *migrateFlags) request() (api.MigrationRequest, error) {
 		return r, fmt.Errorf("--timeout-strategy %q: choose cancel or ignore", f.timeoutStrategy)
 	case f.granularity != "page" && f.granularity != "line":
 		return r, fmt.Errorf("--granularity %q: choose line or page", f.granularity)
+	case !slices.Contains([]string{"auto", "zstd", "none"}, f.compression):
+		return r, fmt.Errorf("--compress %q: choose auto, zstd or none", f.compression)
 	case !slices.Contains([]string{"auto", "twin", "hash", "none"}, f.baseline):
 		return r, fmt.Errorf("--baseline %q: choose auto, twin, hash or none", f.baseline)
 	case f.maxDowntime < time.Millisecond:

@@ -136,6 +136,7 @@ func (i *instance) sendOptions(r api.MigrationRequest) (to migration.Address, op
 		Baseline:              migration.Baseline(r.Baseline),
 		BaselineBudgetBytes:   uint64(r.BaselineBudgetBytes),
 		Streams:               r.Connections,
+		Compression:           migration.Compression(r.Compression),
 		Rule:                  migration.Rule{MaxDowntime: time.Duration(r.DowntimeMS) * time.Millisecond},
 		MaxBandwidthBytesPerS: uint64(r.MaxBandwidthBytesPerSecond),
 		Timeout:               time.Duration(r.TimeoutS) * time.Second,

@@ -160,6 +160,7 @@ type MigrationRequest struct {
 	Granularity                string `json:"granularity,omitempty"`                    // "line" or "page"
 	Baseline                   string `json:"baseline,omitempty"`                       // "auto", "twin", "hash" or "none"
 	BaselineBudgetBytes        int64  `json:"baseline_budget_bytes,omitempty"`          // 0: half of the guest's memory
+	Compression                string `json:"compression,omitempty"`                    // "auto", "zstd" or "none"
 
 	// Local hands the memory's files over instead of a copy: on one host, unix: only.
 	Local bool `json:"local,omitempty"`
@@ -200,6 +201,9 @@ func (r MigrationRequest) Validate() error {
 		return err
 	}
 	if err := oneOf("memory_mode", r.MemoryMode, "Precopy", "Postcopy", "Hybrid"); err != nil {
+		return err
+	}
+	if err := oneOf("compression", r.Compression, "auto", "zstd", "none"); err != nil {
 		return err
 	}
 	if err := oneOf("baseline", r.Baseline, "auto", "twin", "hash", "none"); err != nil {
