@@ -78,6 +78,9 @@ func (s *sender) serve() error {
 		s.opts.Log.Warnf("migration: %v", err) // only a human would read it
 	}
 	err := s.inject(inject.SourceServing)
+	if err == nil && len(s.streams) == 0 {
+		err = ErrConnectionLost // the outcome was learnt over another connection, or from a human
+	}
 	for {
 		if err == nil {
 			err = s.serveOnce()

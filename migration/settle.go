@@ -233,6 +233,19 @@ func (e *InDoubtError) Retry(ctx context.Context) (*Result, error) {
 	return e.sender.finish(e.sender.settle(ctx, e.Cause))
 }
 
+// handBy gives the guest away on a human's word.
+func (s *sender) handBy() error {
+	if !s.postcopy {
+		s.giveAway()
+		return nil
+	}
+	s.gaveAway = true // and it needs memory from here
+	s.unburden()
+	err := s.serve()
+	s.release()
+	return err
+}
+
 // Decision is a human's answer to a doubt.
 type Decision int
 
@@ -263,8 +276,7 @@ func ResolveInDoubt(e *InDoubtError, d Decision) (*Result, error) {
 		return result, err
 	case GuestIsThere:
 		s.byHand = true
-		s.giveAway()
-		return s.finish(nil)
+		return s.finish(s.handBy())
 	}
 	return nil, fmt.Errorf("unknown decision %d", d)
 }
