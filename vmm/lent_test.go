@@ -190,7 +190,7 @@ func TestRestoreOnLentMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := uint64(m.Config().MemoryBytes) - 4*memory.PageSize
+	at := m.Config().MemoryBytes - 4*memory.PageSize
 	set := 0
 	for i, v := range s.vcpus {
 		for index, value := range map[uint32]uint64{
