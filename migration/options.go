@@ -108,8 +108,8 @@ func (o *SendOptions) complete(to Address) error {
 	if err := errors.Join(o.Granularity.validate(), o.Baseline.validate(), o.Compression.validate()); err != nil {
 		return err
 	}
-	if o.Mode != wire.ModePrecopy && o.Mode != wire.ModePostcopy && o.Mode != wire.ModeHybrid {
-		return fmt.Errorf("unknown mode %q; use precopy, postcopy or hybrid", o.Mode)
+	if !o.Mode.Valid() {
+		return fmt.Errorf("unknown mode %q; use precopy, postcopy, hybrid or local", o.Mode)
 	}
 	if o.Mode.AfterCommit() {
 		o.Streams = max(o.Streams, 2) // the main connection carries no pages then

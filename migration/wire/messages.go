@@ -32,6 +32,11 @@ const (
 	ModeLocal    Mode = "local"    // it does not: the destination gets the files that it is in
 )
 
+// Valid reports whether there is such a mode.
+func (m Mode) Valid() bool {
+	return m == ModePrecopy || m == ModePostcopy || m == ModeHybrid || m == ModeLocal
+}
+
 // AfterCommit reports whether memory is still to come when the guest runs at the destination.
 func (m Mode) AfterCommit() bool { return m == ModePostcopy || m == ModeHybrid }
 
