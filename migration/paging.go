@@ -44,6 +44,19 @@ func (s *session) expectMemory(payload []byte) error {
 	return nil
 }
 
+// rehearseMemory finds out, while the guest runs at the source, whether pages of this machine can come when they
+// are needed.
+func (s *session) rehearseMemory() error {
+	if !s.source.Mode.AfterCommit() {
+		return nil
+	}
+	demand, err := s.mem.mem.Demand(s.mem.mem.NewPageSet())
+	if err != nil {
+		return err
+	}
+	return demand.Close()
+}
+
 // page brings all memory, over one set of connections after the other. The guest is this process's already.
 func (s *session) page() error {
 	holder, _ := s.target.(Holder)

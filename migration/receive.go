@@ -216,6 +216,9 @@ func (s *session) describing(ctx context.Context) error {
 	if s.mem, err = s.arrive(mem); err != nil {
 		return s.refuse(err)
 	}
+	if err := s.rehearseMemory(); err != nil {
+		return s.refuse(err)
+	}
 	s.apply = newApplier(s.mem)
 	s.accepted = true
 	if err := s.l.opts.Journal.Append(s.record(journal.Accepted, "")); err != nil {
