@@ -14,8 +14,7 @@ var (
 	ErrConnectionLost = errors.New("the connection to the peer was lost")
 	// ErrPeerSilent: the peer did not answer in time.
 	ErrPeerSilent = errors.New("the peer does not answer")
-	// ErrGiveUp: post-copy ended without the rest of the memory. As the cause with which Send's context ends it
-	// ends a post-copy without connection; nothing else about that context does after the commit.
+	// ErrGiveUp: post-copy ended without the rest of the memory, because SendOptions.GiveUp said so.
 	ErrGiveUp = errors.New("the rest of the guest's memory was given up")
 	// ErrMemoryLost: post-copy, at the destination. The source is gone and with it memory that had not come.
 	ErrMemoryLost = errors.New("a part of the guest's memory is lost")

@@ -19,6 +19,7 @@ func (s *sender) stopAndCopy(ctx context.Context) error {
 	if err := s.time.enter(stagePausing); err != nil {
 		return err
 	}
+	s.report(true)
 	s.paused = true // before the call: a Pause that fails half way is undone by Resume
 	if err := s.src.Pause(); err != nil {
 		return fmt.Errorf("cannot pause the guest: %w", err)

@@ -52,9 +52,12 @@ type SendOptions struct {
 
 	PeerTimeout    time.Duration // a peer silent for so long is taken for lost; 0: 10 s
 	ResolveTimeout time.Duration // how long a source in doubt asks by itself, or reconnects in post-copy; 0: 30 s
-	// Recover yields where to connect to after a connection was lost in post-copy; the zero Address stands for the one
-	// before. The source tries by itself, too.
-	Recover <-chan Address
+	// Recover asks to connect anew after a connection was lost in post-copy. The source tries by itself, too; while
+	// nothing is lost nobody reads from it.
+	Recover <-chan Recovery
+	// GiveUp, when closed, ends a post-copy with ErrGiveUp: memory that the destination lacks then is lost, and the guest
+	// with it. Before the commit it means nothing: there ctx ends a migration.
+	GiveUp <-chan struct{}
 
 	// Progress, if set, is called at each phase and round and besides at most 20 times a second. It
 	// must not block. Calls come from more than one goroutine, but never two at once.

@@ -118,7 +118,7 @@ type pair struct {
 	stalled  func(error)
 	complete chan error // gets why memory is complete, or never will be
 	ctx      context.Context
-	giveUp   func() // ends ctx
+	giveUp   func() // ends ctx, and a post-copy
 	// compared is the outcome of comparing the two memories when the destination runs.
 	compared error
 }
@@ -129,7 +129,12 @@ func newPair(t *testing.T) *pair {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	t.Cleanup(func() { cancel(nil) })
-	p := &pair{t: t, world: &world{}, deaths: &deaths{}, ctx: ctx, giveUp: func() { cancel(ErrGiveUp) }, complete: make(chan error, 1)}
+	gaveUp := make(chan struct{})
+	giveUp := sync.OnceFunc(func() {
+		cancel(nil)
+		close(gaveUp)
+	})
+	p := &pair{t: t, world: &world{}, deaths: &deaths{}, ctx: ctx, giveUp: giveUp, complete: make(chan error, 1)}
 	p.src = p.newSide(source, 101)
 	p.dst = p.newSide(destination, 202)
 	if err := p.src.boot(); err != nil {
@@ -143,7 +148,7 @@ func newPair(t *testing.T) *pair {
 		return nil
 	}
 	p.opts = SendOptions{
-		MachineID: "guest", Journal: p.src.journal,
+		MachineID: "guest", Journal: p.src.journal, GiveUp: gaveUp,
 		PeerTimeout: 5 * time.Second, ResolveTimeout: time.Second,
 	}
 	return p

@@ -95,6 +95,7 @@ func (s *sender) outlook() outlook {
 // collects what was written meanwhile.
 func (s *sender) liveRound(ctx context.Context) error {
 	began := s.clock.Now()
+	s.reporter.roundBegan(began)
 	sum, sent, err := s.sendRound(ctx)
 	if err != nil {
 		return err
@@ -150,9 +151,11 @@ func (s *sender) sendPart(ctx context.Context, stream int, write func(*wire.Writ
 }
 
 func (s *sender) addRound(sum tally, bytes uint64, took time.Duration) {
+	s.dirtyLines(sum.lines)
 	s.result.Rounds = append(s.result.Rounds, Round{
 		Pages: sum.pages, CleanPages: sum.clean, ZeroPages: sum.zeroPages, Lines: sum.lines, Bytes: bytes,
-		MS: milliseconds(took), RemainingPages: s.dirty.Len(), Paused: s.paused, took: took,
+		MS: milliseconds(took), RemainingPages: s.dirty.Len(), DirtyPagesPerS: perSecond(s.dirty.Len(), took),
+		Paused: s.paused, took: took,
 	})
 	s.result.PagesSent += sum.pages
 	s.result.ZeroPages += sum.zeroPages

@@ -27,6 +27,11 @@ type Round struct {
 	Bytes          uint64  `json:"bytes"`           // on the wire
 	MS             float64 `json:"ms"`              // to the acknowledgement, or to the last byte when paused
 	RemainingPages uint64  `json:"remaining_pages"` // written by the guest meanwhile
+	// What the guest wrote while the round lasted: RemainingPages a second and, of those, the lines which the next
+	// round sent, since it is that one which looks for them. So there are no lines for the last round, by granularity page there
+	// are none, and a page that was sent without a baseline counts for all of its 64.
+	DirtyPagesPerS float64 `json:"dirty_pages_per_s"`
+	DirtyLinesPerS float64 `json:"dirty_lines_per_s,omitempty"`
 	Paused         bool    `json:"paused,omitempty"`
 
 	took time.Duration
@@ -92,18 +97,6 @@ type Received struct {
 	TotalMS    float64 `json:"total_ms"`
 	// TookOver: the source was proved dead before it could commit (rule 3 of the ownership law).
 	TookOver bool `json:"took_over,omitempty"`
-}
-
-// Progress is one report on a migration under way.
-type Progress struct {
-	Phase          string  `json:"phase"`
-	Round          int     `json:"round"` // from 1; 0 before the first
-	RoundPages     uint64  `json:"round_pages"`
-	SentPages      uint64  `json:"sent_pages"`      // of this round
-	RemainingPages uint64  `json:"remaining_pages"` // of this round
-	BytesSent      uint64  `json:"bytes_sent"`      // since the start
-	RateBytesPerS  float64 `json:"rate_bytes_per_s"`
-	ElapsedMS      float64 `json:"elapsed_ms"`
 }
 
 // lastRemaining is what the newest round has left.

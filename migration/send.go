@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,7 +25,6 @@ func Send(ctx context.Context, src Source, to Address, opts SendOptions) (*Resul
 	if err != nil {
 		return &Result{Status: StatusFailed, Mode: string(opts.Mode), Granularity: string(opts.Granularity), Rounds: []Round{}, Error: err.Error()}, err
 	}
-	s.stop = ctx
 	return s.finish(s.run(ctx))
 }
 
@@ -56,9 +54,9 @@ type sender struct {
 	tracker  *memory.Tracker
 	dirty    *memory.PageSet // what the next round sends
 
-	stop     context.Context  // Send's; for ErrGiveUp
 	postcopy bool             // memory goes on moving after the guest
 	server   *postcopy.Server // of what is left then
+	serving  serving
 
 	throttledAt int // rounds when the guest was slowed down last
 
@@ -71,11 +69,10 @@ type sender struct {
 	byHand    bool // discarded or gaveAway is a human's word
 	commanded bool // COMMIT was sent again since settle began
 
-	time      *timeline
-	result    Result
-	earlier   uint64 // bytes sent over connections before the newest
-	showing   sync.Mutex
-	lastShown time.Duration // when Progress was called last
+	time     *timeline
+	result   Result
+	earlier  uint64 // bytes sent over connections before the newest
+	reporter reporter
 }
 
 func newSender(src Source, to Address, opts SendOptions) (*sender, error) {
@@ -302,45 +299,6 @@ func (s *sender) inject(point inject.Point) error {
 			_ = st.conn.Close()
 		}
 	})
-}
-
-// progressInterval bounds how often Progress is called while a round is under way.
-const progressInterval = 50 * time.Millisecond
-
-// report shows the progress, at once or when the last report is old enough.
-func (s *sender) report(now bool) {
-	if s.opts.Progress == nil {
-		return
-	}
-	s.showing.Lock() // the writers of all streams report
-	defer s.showing.Unlock()
-	at := s.clock.Now()
-	if !now && at-s.lastShown < progressInterval {
-		return
-	}
-	s.lastShown = at
-	total := s.dirty.Len()
-	done := min(s.gathered.Load(), total)
-	round := len(s.result.Rounds) + 1
-	switch {
-	case s.time.now == stagePreflight:
-		round = 0 // nothing is accepted yet
-	case s.result.Status != "":
-		round-- // none follows
-	}
-	s.opts.Progress(Progress{
-		Phase: s.time.now.String(), Round: round, RoundPages: total,
-		SentPages: done, RemainingPages: total - done,
-		BytesSent: s.bytesSent(), RateBytesPerS: s.rate(), ElapsedMS: milliseconds(s.time.elapsed()),
-	})
-}
-
-// rate is the bandwidth of the finished rounds or, before there is one, of all that was sent.
-func (s *sender) rate() float64 {
-	if finished := bandwidth(s.result.Rounds); finished > 0 {
-		return finished
-	}
-	return float64(s.bytesSent()) / max(s.time.elapsed(), time.Millisecond).Seconds()
 }
 
 // unburden spares the guest the cost of dirty tracking, as soon as nothing needs it.

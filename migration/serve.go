@@ -91,11 +91,16 @@ func (s *sender) serve() error {
 		if err == nil {
 			return s.time.enter(stageComplete)
 		}
+		if errors.Is(err, ErrGiveUp) {
+			return err
+		}
 		s.opts.Log.Warnf("migration: post-copy stands still, the guest is paused at the destination: %v", err)
+		s.lost(err)
 		if err := s.reconnect(); err != nil {
 			return err
 		}
 		s.result.RecoveredTimes++
+		s.serving.recovered++
 		err = nil
 	}
 }
@@ -105,11 +110,13 @@ var errComplete = errors.New("the destination has all memory")
 
 // serveOnce serves over the connections that there are.
 func (s *sender) serveOnce() error {
+	s.serving.connected(s.clock.Now(), s.server.Left())
 	s.report(true)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	var heard sync.WaitGroup
 	heard.Go(func() { cancel(s.awaitComplete(ctx)) })
+	heard.Go(func() { s.watchServing(ctx, cancel) })
 	conns := make([]postcopy.Conn, len(s.streams))
 	for i, st := range s.streams {
 		conns[i] = postcopy.Conn{Conn: st.conn, Reader: st.r, Writer: st.w}
@@ -123,6 +130,34 @@ func (s *sender) serveOnce() error {
 	cancel(err)
 	heard.Wait()
 	return completeOr(ctx)
+}
+
+// servingInterval is how often Progress is called in post-copy.
+const servingInterval = 2 * progressInterval
+
+// watchServing reports, and ends the serving when somebody gives up.
+func (s *sender) watchServing(ctx context.Context, cancel context.CancelCauseFunc) {
+	tick := time.NewTicker(servingInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.report(true)
+		case <-s.opts.GiveUp:
+			cancel(errGaveUp)
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+var errGaveUp = fmt.Errorf("%w: what the guest lacks at the destination, only this process had", ErrGiveUp)
+
+// lost notes why there is no connection.
+func (s *sender) lost(err error) {
+	s.serving.lost = err
+	s.report(true)
 }
 
 // completeOr returns nil if ctx ended because all is done, else why it ended.
@@ -150,6 +185,18 @@ func (s *sender) awaitComplete(ctx context.Context) error {
 // patientRetry is the wait between two attempts to reconnect when many have failed.
 const patientRetry = 10 * time.Second
 
+// Recovery asks a source in post-copy that has lost its connection to connect anew.
+type Recovery struct {
+	To   Address      // of the same destination; the zero Address: where it was
+	Done chan<- error // gets what became of the attempt; capacity 1, and never full
+}
+
+func (r *Recovery) answer(err error) {
+	if r != nil {
+		r.Done <- err
+	}
+}
+
 // reconnect replaces the connections. It never stops trying, but may be told of a better address.
 func (s *sender) reconnect() error {
 	deadline := s.clock.Now() + s.opts.ResolveTimeout
@@ -157,39 +204,48 @@ func (s *sender) reconnect() error {
 	if s.watch != nil {
 		dead = s.watch.Done()
 	}
+	var asked *Recovery
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		if s.destinationDead() {
+			asked.answer(ErrDestinationDied)
 			return ErrDestinationDied
 		}
-		err := s.reconnectOnce()
+		err := s.reconnectFor(asked)
+		asked.answer(err)
 		if err == nil {
 			return nil
 		}
 		s.opts.Log.Debugf("migration: cannot reconnect: %v", err)
+		s.lost(err)
 		if s.clock.Now() > deadline {
 			wait = patientRetry
 			s.opts.Log.Warnf("migration: the guest waits at the destination for memory: %v; repair the link, or say where to go on", err)
 		}
+		asked = nil
 		select {
 		case <-time.After(wait):
-		case to := <-s.opts.Recover:
-			s.redirect(to)
+		case r := <-s.opts.Recover:
+			asked = &r
 		case <-dead:
 			return ErrDestinationDied
-		case <-s.stop.Done():
-			if errors.Is(context.Cause(s.stop), ErrGiveUp) {
-				return fmt.Errorf("%w: the guest waits at the destination for memory that only this process has", ErrGiveUp)
-			}
+		case <-s.opts.GiveUp:
+			return errGaveUp
 		}
 	}
 }
 
-// redirect makes later connections go to another address of the same destination.
-func (s *sender) redirect(to Address) {
-	if to != (Address{}) {
-		s.to = to
-		s.dial = s.opts.secured(to, to.dial)
+// reconnectFor tries once. An address that somebody gave is kept if it was of use.
+func (s *sender) reconnectFor(asked *Recovery) error {
+	if asked == nil || asked.To == (Address{}) {
+		return s.reconnectOnce()
 	}
+	to, dial := s.to, s.dial
+	s.to, s.dial = asked.To, s.opts.secured(asked.To, asked.To.dial)
+	err := s.reconnectOnce()
+	if err != nil {
+		s.to, s.dial = to, dial
+	}
+	return err
 }
 
 func (s *sender) reconnectOnce() error {

@@ -123,6 +123,9 @@ func (s *Server) Serve(ctx context.Context, fault Conn, background []Conn) error
 	return g.wait()
 }
 
+// Left returns how many pages nobody has asked for or pushed yet. Not while Reset runs.
+func (s *Server) Left() uint64 { return s.unsent.len() }
+
 // encode appends a page that the caller has claimed; whole if nobody knows what the destination has of it.
 func (s *Server) encode(page uint64, whole bool, b *wire.Batch) error {
 	gpa := pageGPA(page)
