@@ -26,8 +26,8 @@ type ListenOptions struct {
 	InDoubt func(cause error)
 	// Predictor guesses what a guest in post-copy will need next; one of predict.Names, "": auto.
 	Predictor string
-	// Stalled, if set, is called when the connection to a running guest's memory is lost and the guest paused;
-	// Complete, when all memory is here, or with why it never will be. They must not block.
+	// Stalled, if set, is called when the connection to a running guest's memory is lost and the guest paused, and with
+	// nil when it goes on; Complete, when all memory is here, or with why it never will be. They must not block.
 	Stalled  func(cause error)
 	Complete func(error)
 	Log      logrus.FieldLogger

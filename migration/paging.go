@@ -77,13 +77,19 @@ func (s *session) page() error {
 		s.interrupt()
 		guest.set(true)
 		s.log.Warnf("migration: the guest is paused, since the connection to its memory is lost: %v", err)
-		if s.l.opts.Stalled != nil {
-			s.l.opts.Stalled(err)
-		}
+		s.stalled(err)
 		if err = s.recover(); err != nil {
 			return errors.Join(err, s.paging.demand.Close())
 		}
 		guest.set(false)
+		s.log.Info("migration: the guest goes on, its memory arrives again")
+		s.stalled(nil)
+	}
+}
+
+func (s *session) stalled(cause error) {
+	if s.l.opts.Stalled != nil {
+		s.l.opts.Stalled(cause)
 	}
 }
 
