@@ -95,6 +95,16 @@ func (c *Client) StartMigration(ctx context.Context, r MigrationRequest) error {
 	return c.send(ctx, http.MethodPut, pathMigration, r)
 }
 
+// Migration asks how the latest migration is, as JSON; a *Fault if there was none.
+func (c *Client) Migration(ctx context.Context) (json.RawMessage, error) {
+	return get[json.RawMessage](ctx, c, pathMigration)
+}
+
+// RecoverMigration returns when a post-copy is connected anew, or with why it is not.
+func (c *Client) RecoverMigration(ctx context.Context, r RecoverRequest) error {
+	return c.send(ctx, http.MethodPut, pathMigrationRecover, r)
+}
+
 // CancelMigration returns when the guest is back at the source.
 func (c *Client) CancelMigration(ctx context.Context) error {
 	return c.send(ctx, http.MethodPut, pathMigrationCancel, emptyBody{})

@@ -15,6 +15,8 @@
 //	PATCH /vm                              {"state": "Paused"} or {"state": "Resumed"}
 //	PUT   /fineline/v1/stop                end the VMM
 //	PUT   /fineline/v1/migration           start one: MigrationRequest
+//	GET   /fineline/v1/migration           how the latest one is, in or out
+//	PUT   /fineline/v1/migration/recover   RecoverRequest: a post-copy that lost its connection
 //	GET   /fineline/v1/migration/events    JSON lines of MigrationEvent, the last with final true
 //	PUT   /fineline/v1/migration/cancel    204 when the guest is back at the source
 //	PUT   /fineline/v1/migration/resolve   {"decision": "keep"} or {"decision": "discard"}

@@ -36,6 +36,8 @@ type fakeController struct {
 	onMigrate    func(MigrationRequest) error // nil: the migration goes on until the test ends it
 	onCancel     func() error
 	onTrack      func(TrackRequest) (LineWatch, error) // nil: there is no machine
+	lastRecover  RecoverRequest
+	underWay     uint64
 	lastDecision Decision
 	lastRequest  MigrationRequest
 }
@@ -144,6 +146,18 @@ func (f *fakeController) StartMigration(_ context.Context, r MigrationRequest) e
 		then = f.onMigrate(r)
 	}
 	return errors.Join(err, then)
+}
+
+func (f *fakeController) Migration() any { return nil }
+
+func (f *fakeController) MemoryUnderWay() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.underWay
+}
+
+func (f *fakeController) RecoverMigration(_ context.Context, r RecoverRequest) error {
+	return f.change("recover", func() { f.lastRecover = r })
 }
 
 func (f *fakeController) CancelMigration(context.Context) error {

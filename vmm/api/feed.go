@@ -22,11 +22,13 @@ type feed struct {
 	changed chan struct{} // closed and replaced with each event
 	ended   chan struct{} // closed with the final event
 	told    chan struct{} // closed when a reader has been given the final event
+	left    chan struct{} // closed when the guest has left and its memory follows
 	once    sync.Once     // for told
+	leaving sync.Once     // for left
 }
 
 func newFeed() *feed {
-	return &feed{changed: make(chan struct{}), ended: make(chan struct{}), told: make(chan struct{})}
+	return &feed{changed: make(chan struct{}), ended: make(chan struct{}), told: make(chan struct{}), left: make(chan struct{})}
 }
 
 // publish replaces the latest event. After the final one it does nothing: the first end counts.

@@ -17,11 +17,12 @@ const (
 	Paused
 	Migrating // the source's side of a migration; Lifecycle.Before says what it was
 	InDoubt   // after a cut at the commit: nothing runs here until it is resolved
+	Serving   // the guest runs elsewhere and fetches its memory from here: the source of a post-copy
 	Ended     // powered off, moved away, discarded or stopped
 )
 
 var phaseNames = [...]string{
-	"invalid", "not started", "incoming", "running", "paused", "migrating", "in doubt", "ended",
+	"invalid", "not started", "incoming", "running", "paused", "migrating", "in doubt", "serving memory", "ended",
 }
 
 func (p Phase) String() string {
@@ -46,6 +47,7 @@ const (
 	Resume
 	Migrate
 	Cancel
+	Recover // connect a post-copy anew
 	Keep    // resolve a doubt: the guest is ours
 	Discard // resolve a doubt: the guest runs elsewhere
 	Stop
@@ -53,6 +55,7 @@ const (
 	// Reports of the Controller.
 	GuestKept          // a migration failed or was cancelled: the source has its guest again
 	GuestMoved         // a migration is complete: the guest runs elsewhere
+	GuestLeft          // the guest runs elsewhere, and its memory follows it
 	GuestInDoubt       // neither side knows yet who owns the guest
 	GuestArrived       // an incoming guest runs here
 	GuestArrivedPaused // an incoming guest is here, paused as it was at the source
@@ -61,7 +64,7 @@ const (
 
 var eventNames = [...]string{
 	"invalid", "configure", "start", "pause", "resume", "migrate", "cancel the migration",
-	"keep the guest", "discard the guest", "stop", "guest kept", "guest moved", "guest in doubt",
+	"recover", "keep the guest", "discard the guest", "stop", "guest kept", "guest moved", "guest left", "guest in doubt",
 	"guest arrived", "guest arrived paused", "guest ended",
 }
 
@@ -113,13 +116,14 @@ var transitions = map[Phase]map[Event]Phase{
 	},
 	Paused: {Pause: Paused, Resume: Running, Migrate: Migrating, Stop: Ended, GuestEnded: Ended},
 	Migrating: {
-		Cancel: Migrating, GuestKept: back, GuestMoved: Ended, GuestInDoubt: InDoubt, GuestEnded: Ended,
+		Cancel: Migrating, GuestKept: back, GuestMoved: Ended, GuestLeft: Serving, GuestInDoubt: InDoubt, GuestEnded: Ended,
 	},
 	InDoubt: {
-		Keep: back, Discard: Ended, GuestKept: back, GuestMoved: Ended, GuestEnded: Ended,
+		Keep: back, Discard: Ended, GuestKept: back, GuestMoved: Ended, GuestLeft: Serving, GuestEnded: Ended,
 		GuestArrived: Running, GuestArrivedPaused: Paused, // the source came back, or is proved dead
 	},
-	Ended: {Stop: Ended},
+	Serving: {Recover: Serving, GuestMoved: Ended, GuestEnded: Ended},
+	Ended:   {Stop: Ended},
 }
 
 // Step returns the lifecycle after e, or a *ConflictError, or errAlready; with an
@@ -164,11 +168,17 @@ func (l Lifecycle) State() string {
 	return StateNotStarted
 }
 
+const leftText = "the guest runs at the destination and fetches its memory from here"
+
 // reason says why a phase refuses an event, with the next step for the user.
 func reason(p Phase, e Event) string {
 	switch {
+	case e == Cancel && p == Serving:
+		return "it is too late: " + leftText
 	case e == Cancel && p != InDoubt:
 		return "no migration is in progress"
+	case e == Recover:
+		return "no guest that has left fetches its memory from here"
 	case (e == Keep || e == Discard) && p != Migrating:
 		return "no migration is in doubt"
 	}
@@ -183,6 +193,8 @@ func reason(p Phase, e Event) string {
 		return "a migration is in progress: cancel it first"
 	case InDoubt:
 		return "the outcome of a migration is in doubt: resolve it first"
+	case Serving:
+		return leftText + "; this process ends when all has gone. Two signals (Ctrl-C, SIGTERM) end it at once, and the guest with it"
 	case Ended:
 		return "the machine has ended: it can only be stopped"
 	}

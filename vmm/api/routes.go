@@ -24,6 +24,7 @@ const (
 	pathStop             = "/fineline/v1/stop"
 	pathMigration        = "/fineline/v1/migration"
 	pathMigrationEvents  = "/fineline/v1/migration/events"
+	pathMigrationRecover = "/fineline/v1/migration/recover"
 	pathMigrationCancel  = "/fineline/v1/migration/cancel"
 	pathMigrationResolve = "/fineline/v1/migration/resolve"
 )
@@ -51,7 +52,8 @@ var routes = map[string]map[string]handler{
 	pathVM:               {http.MethodPatch: with(setState)},
 	pathMetrics:          {http.MethodGet: getMetrics},
 	pathStop:             {http.MethodPut: without((*Session).Stop)},
-	pathMigration:        {http.MethodPut: with((*Session).StartMigration)},
+	pathMigration:        {http.MethodGet: getMigration, http.MethodPut: with((*Session).StartMigration)},
+	pathMigrationRecover: {http.MethodPut: with((*Session).RecoverMigration)},
 	pathMigrationCancel:  {http.MethodPut: without((*Session).CancelMigration)},
 	pathMigrationResolve: {http.MethodPut: with(resolve)},
 }
@@ -115,6 +117,13 @@ func getMetrics(s *Server, _ context.Context, _ []byte) (any, error) {
 		return m, nil
 	}
 	return nil, errors.New("no machine has been started: it has no counters yet")
+}
+
+func getMigration(s *Server, _ context.Context, _ []byte) (any, error) {
+	if m := s.session.ctrl.Migration(); m != nil {
+		return m, nil
+	}
+	return nil, errors.New("no migration has been started")
 }
 
 func act(s *Session, ctx context.Context, b actionBody) error {

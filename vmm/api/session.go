@@ -14,7 +14,7 @@ import (
 const OperationTimeout = 60 * time.Second
 
 // Controller does what clients ask for. A Session calls Set*, Start, Pause, Resume, Stop,
-// StartMigration and ResolveMigration one at a time and only in a phase that allows them; the
+// StartMigration, RecoverMigration and ResolveMigration one at a time and only in a phase that allows them; the
 // other methods at any time. An error becomes the fault_message: one clear line, with the next
 // step where there is one. No method may wait for the Session's own methods or for
 // Server.Shutdown: the request would wait for itself.
@@ -27,6 +27,11 @@ type Controller interface {
 	BootSource() (BootSource, bool)
 	// Metrics returns the counters, to be encoded as JSON; nil while there is no machine.
 	Metrics() any
+	// Migration returns how the latest migration is, in or out, to be encoded as JSON; nil before the first.
+	Migration() any
+	// MemoryUnderWay returns how many bytes of a guest's memory a post-copy has still to bring to here, or to
+	// fetch from here, after the guest itself.
+	MemoryUnderWay() uint64
 	// Track begins to watch the lines that the guest writes, as a valid request with no field
 	// left to a default says. The caller closes what it returns.
 	Track(TrackRequest) (LineWatch, error)
@@ -42,6 +47,8 @@ type Controller interface {
 	// StartMigration does the preflight and returns; nil means that the migration runs on
 	// and will be reported to Session.MigrationEnded.
 	StartMigration(context.Context, MigrationRequest) error
+	// RecoverMigration connects the post-copy under way anew, and returns when that is done or has failed.
+	RecoverMigration(context.Context, RecoverRequest) error
 	// CancelMigration asks for the end of the migration, also during StartMigration's
 	// preflight, and returns. It fails past the point of no return.
 	CancelMigration(context.Context) error
@@ -124,7 +131,25 @@ func (s *Session) Pause(ctx context.Context) error { return s.do(ctx, Pause, s.c
 func (s *Session) Resume(ctx context.Context) error { return s.do(ctx, Resume, s.ctrl.Resume) }
 
 // Stop ends the VMM cleanly.
-func (s *Session) Stop(ctx context.Context) error { return s.do(ctx, Stop, s.ctrl.Stop) }
+func (s *Session) Stop(ctx context.Context) error {
+	err := s.do(ctx, Stop, s.ctrl.Stop)
+	var conflict *ConflictError
+	if errors.As(err, &conflict) && conflict.Phase == Serving {
+		return fmt.Errorf("%w: %s of its memory would be lost", err, mebibytes(s.ctrl.MemoryUnderWay()))
+	}
+	return err
+}
+
+// mebibytes rounds up: what is left is never nothing.
+func mebibytes(n uint64) string { return fmt.Sprintf("%d MiB", (n+1<<20-1)>>20) }
+
+// RecoverMigration connects a post-copy anew whose connection was lost.
+func (s *Session) RecoverMigration(ctx context.Context, r RecoverRequest) error {
+	if err := r.Validate(); err != nil {
+		return err
+	}
+	return s.do(ctx, Recover, func(ctx context.Context) error { return s.ctrl.RecoverMigration(ctx, r) })
+}
 
 // ResolveMigration ends a doubt.
 func (s *Session) ResolveMigration(ctx context.Context, d Decision) error {
@@ -144,6 +169,11 @@ func (s *Session) StartMigration(ctx context.Context, r MigrationRequest) error 
 		return err
 	}
 	defer s.release()
+	if p := s.Lifecycle().Phase; p == Running || p == Paused {
+		if n := s.ctrl.MemoryUnderWay(); n != 0 {
+			return fmt.Errorf("cannot migrate: memory is still arriving: %s to come", mebibytes(n))
+		}
+	}
 	// The phase is entered before the call, because its end may be reported before the
 	// call returns, and so that a cancel finds it during a preflight that hangs.
 	s.mu.Lock()
@@ -189,6 +219,8 @@ func (s *Session) CancelMigration(ctx context.Context) error {
 	}
 	select {
 	case <-f.ended:
+	case <-f.left:
+		return errTooLate
 	case <-opCtx.Done():
 		return errors.New("the cancel was passed on, but the migration has not ended yet: watch its progress")
 	}
@@ -197,6 +229,8 @@ func (s *Session) CancelMigration(ctx context.Context) error {
 	}
 	return nil
 }
+
+var errTooLate = errors.New("too late to cancel: " + leftText)
 
 // MigrationProgress publishes a picture of a migration that runs: a value for encoding/json.
 // It never blocks on a reader.
@@ -220,6 +254,40 @@ func (s *Session) MigrationEnded(outcome Event, result any) error {
 	f.publish(event(result, true))
 	return err
 }
+
+// GuestLeft reports that the guest runs at the destination and its memory follows. The migration goes on, until MigrationEnded.
+func (s *Session) GuestLeft() {
+	f := s.currentFeed()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if next, err := s.life.Step(GuestLeft); err == nil {
+		s.life = next
+	}
+	f.leaving.Do(func() { close(f.left) })
+}
+
+// Arriving is the stream of a migration whose guest is here and whose memory follows it.
+type Arriving struct{ feed *feed }
+
+// GuestArrived reports the guest of such a migration: outcome is GuestArrived or GuestArrivedPaused. An outcome that does not fit
+// the phase is a *ConflictError; the stream is there all the same.
+func (s *Session) GuestArrived(outcome Event, progress any) (*Arriving, error) {
+	a := &Arriving{s.currentFeed()}
+	s.mu.Lock()
+	next, err := s.life.Step(outcome)
+	if err == nil {
+		s.life = next
+	}
+	s.mu.Unlock()
+	a.Progress(progress)
+	return a, err
+}
+
+// Progress publishes a picture of it.
+func (a *Arriving) Progress(progress any) { a.feed.publish(event(progress, false)) }
+
+// Ended publishes the result: all memory is here, or never will be.
+func (a *Arriving) Ended(result any) { a.feed.publish(event(result, true)) }
 
 // AwaitResultTold returns when somebody has been given the result of the latest migration, or ctx
 // ends. A process that ends because its guest has moved waits so for the client that asked for it:

@@ -212,6 +212,14 @@ func (r MigrationRequest) Validate() error {
 	return oneOf("granularity", r.Granularity, "page", "line")
 }
 
+// RecoverRequest connects a post-copy anew whose connection was lost.
+type RecoverRequest struct {
+	DestinationURL string `json:"destination_url,omitempty"` // of the same destination process; empty: where it was
+}
+
+// Validate checks what can be judged without the address.
+func (r RecoverRequest) Validate() error { return checkPath("destination_url", r.DestinationURL) }
+
 // Decision resolves a migration in doubt.
 type Decision string
 
