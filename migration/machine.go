@@ -24,6 +24,14 @@ type Source interface {
 	Release()
 }
 
+// RestoreToucher is a Source that knows which pages of memory the destination's RestoreState looks for. In
+// post-copy they go before the state: nobody brings a page before the commit, and a hypervisor that waited for
+// one in the kernel would never be ready.
+type RestoreToucher interface {
+	// RestorePages is asked with what SaveState returned. Pages that are not RAM are ignored.
+	RestorePages(state []byte) ([]memory.GPA, error)
+}
+
 // LocalTarget is a Target that can also build the machine on the source's own memory, for wire.ModeLocal.
 type LocalTarget interface {
 	Target

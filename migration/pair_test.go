@@ -107,6 +107,8 @@ type pair struct {
 	deaths *deaths
 	src    *side
 	dst    *side
+	// source, if set, is src with more methods.
+	source Source
 	opts   SendOptions
 	l      *Listener
 	// listenTLS is the destination's part of opts.TLS.
@@ -279,7 +281,11 @@ func (p *pair) migrate() outcomes {
 		defer close(done)
 		out.got, out.gotErr = p.l.Receive(ctx, p.dst)
 	}()
-	out.sent, out.sendErr = Send(p.ctx, p.src, p.l.Address(), p.opts)
+	var src Source = p.src
+	if p.source != nil {
+		src = p.source
+	}
+	out.sent, out.sendErr = Send(p.ctx, src, p.l.Address(), p.opts)
 	// A destination that has accepted nothing goes on waiting for a source, and rightly.
 	if len(p.dst.journal.Records(p.opts.MachineID, out.sent.Generation)) == 0 {
 		cancel()

@@ -141,3 +141,43 @@ func (c *brittleConn) Write(p []byte) (int, error) {
 	}
 	return c.Conn.Write(p)
 }
+
+// touchingSource is a machine whose restore looks at pages.
+type touchingSource struct {
+	Source
+	pages []memory.GPA
+}
+
+func (s touchingSource) RestorePages([]byte) ([]memory.GPA, error) { return s.pages, nil }
+
+// TestPostcopySendsWhatTheStateNeeds: pages that the restore looks for are there before it, and no others.
+func TestPostcopySendsWhatTheStateNeeds(t *testing.T) {
+	const needed, other = 0, memory.PageSize // both were written, the second is not the restore's
+	for _, mode := range []wire.Mode{wire.ModePostcopy, wire.ModeHybrid} {
+		t.Run(string(mode), func(t *testing.T) {
+			p := newPair(t)
+			p.opts.Mode = mode
+			p.neverConverge()
+			p.source = touchingSource{p.src, []memory.GPA{needed, 1 << 50}}
+			p.dst.onRestore = func() error {
+				here, err := p.dst.mem.TryViewPage(needed, func([]byte) {})
+				if err != nil || !here {
+					t.Errorf("the page is there: %t, %v", here, err)
+				}
+				if here, _ := p.dst.mem.TryViewPage(other, func([]byte) {}); here && mode == wire.ModePostcopy {
+					t.Error("another page is there, too")
+				}
+				return nil
+			}
+			out := p.migrate()
+			if out.sendErr != nil || out.gotErr != nil || !out.sent.SwitchedToPostcopy {
+				t.Fatalf("send: %v; receive: %v; %+v", out.sendErr, out.gotErr, out.sent)
+			}
+			if err := <-p.complete; err != nil {
+				t.Fatal(err)
+			}
+			p.verifyLaw(destination)
+			p.verifyGuest()
+		})
+	}
+}

@@ -25,6 +25,9 @@ func (s *sender) sendAbsent(ctx context.Context) ([]byte, error) {
 	if err := s.collectAbsent(); err != nil {
 		return nil, err
 	}
+	if err := s.sendTouched(ctx, state); err != nil {
+		return nil, err
+	}
 	s.result.SwitchedToPostcopy = true
 	s.server = postcopy.NewServer(s.src.Memory(), s.dirty, postcopy.ServerOptions{
 		Encoder: s.absentEncoder(), Limit: s.limit.wait, PeerTimeout: s.opts.PeerTimeout,
@@ -32,6 +35,31 @@ func (s *sender) sendAbsent(ctx context.Context) ([]byte, error) {
 	})
 	absent := wire.AppendAbsent(nil, s.dirty.Range)
 	return state, s.link.send(ctx, func(w *wire.Writer) error { return w.Bytes(wire.TypeAbsent, absent) })
+}
+
+// sendTouched sends those of s.dirty that the restore of the state looks for, and takes them out.
+func (s *sender) sendTouched(ctx context.Context, state []byte) error {
+	source, ok := s.src.(RestoreToucher)
+	if !ok {
+		return nil
+	}
+	pages, err := source.RestorePages(state)
+	if err != nil {
+		return fmt.Errorf("cannot tell which pages the machine's state needs: %w", err)
+	}
+	touched, rest := s.src.Memory().NewPageSet(), s.dirty
+	for _, gpa := range pages {
+		touched.Add(gpa)
+	}
+	touched.Intersect(rest)
+	if touched.Len() == 0 {
+		return nil
+	}
+	rest.Subtract(touched)
+	s.dirty = touched
+	err = s.sendPaused(ctx)
+	s.dirty = rest
+	return err
 }
 
 // collectAbsent leaves in s.dirty what the destination lacks: all data, or what was written since the last round.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/vmm/kvm"
 )
 
@@ -95,6 +96,20 @@ func (m *Machine) Restore(sealed []byte) (resume bool, err error) {
 	}
 	m.status = Paused
 	return s.resume, nil
+}
+
+// RestorePages returns the pages of guest memory that Restore of the sealed state may look for in the kernel. In a
+// machine whose memory comes after it (memory.Demand) they must be there before: nobody brings them yet.
+func RestorePages(sealed []byte) ([]memory.GPA, error) {
+	s, err := unsealState(sealed)
+	if err != nil {
+		return nil, err
+	}
+	var pages []memory.GPA
+	for _, v := range s.vcpus {
+		pages = append(pages, v.TouchedPages()...)
+	}
+	return pages, nil
 }
 
 // rehearse restores a machine that was just built to what it is. What can't work here fails while the

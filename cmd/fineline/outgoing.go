@@ -48,8 +48,9 @@ type sourceMachine struct {
 }
 
 var (
-	_ migration.Source    = sourceMachine{}
-	_ migration.Throttler = sourceMachine{}
+	_ migration.Source         = sourceMachine{}
+	_ migration.Throttler      = sourceMachine{}
+	_ migration.RestoreToucher = sourceMachine{}
 )
 
 // What vmm saves is what the wire carries: this does not compile if their caps differ.
@@ -61,7 +62,10 @@ func (s sourceMachine) DirtySource() memory.DirtySource { return s.m.DirtySource
 func (s sourceMachine) Pause() error                    { return s.m.Pause() }
 func (s sourceMachine) SaveState() ([]byte, error)      { return s.m.Save(s.running) }
 func (s sourceMachine) Release()                        { s.m.HandOver() }
-func (s sourceMachine) Throttle(share float64) error    { return s.m.Throttle(share) }
+func (s sourceMachine) RestorePages(state []byte) ([]memory.GPA, error) {
+	return vmm.RestorePages(state)
+}
+func (s sourceMachine) Throttle(share float64) error { return s.m.Throttle(share) }
 func (s sourceMachine) Resume() error {
 	if !s.running {
 		return nil

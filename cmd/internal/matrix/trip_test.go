@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 
 	"github.com/sirupsen/logrus"
 
@@ -22,12 +23,16 @@ type source struct {
 }
 
 var (
-	_ migration.Source    = source{}
-	_ migration.Throttler = source{}
+	_ migration.Source         = source{}
+	_ migration.Throttler      = source{}
+	_ migration.RestoreToucher = source{}
 )
 
 func (s source) SaveState() ([]byte, error) { return s.Save(s.running) }
-func (s source) Release()                   { s.HandOver() }
+func (s source) RestorePages(state []byte) ([]memory.GPA, error) {
+	return vmm.RestorePages(state)
+}
+func (s source) Release() { s.HandOver() }
 func (s source) Resume() error {
 	if !s.running {
 		return nil
@@ -89,6 +94,11 @@ type trip struct {
 	hold bool
 	// local is what the destination insists on.
 	local vmm.Config
+	// progress, if set, is told of the migration's, and may cancel it.
+	progress func(p migration.Progress, cancel func())
+	// arrived, if set, is called in a goroutine once the guest has been let go at the destination; leave is the
+	// end of that process.
+	arrived func(m *vmm.Machine, leave func())
 }
 
 func (p trip) String() string {
@@ -132,6 +142,8 @@ func (g *guest) migrate(p trip) (*migration.Result, error) {
 
 	from := source{Machine: g.m, running: g.m.Status() == vmm.Running}
 	var wrong error
+	var after sync.WaitGroup
+	defer after.Wait()
 	to := &target{local: p.local, run: func(m *vmm.Machine, resume bool) error {
 		if p.opts.Mode != wire.ModePostcopy && p.opts.Mode != wire.ModeHybrid {
 			wrong = compare(from.Memory(), m.Memory())
@@ -139,20 +151,29 @@ func (g *guest) migrate(p trip) (*migration.Result, error) {
 		if !resume || p.hold {
 			return nil
 		}
-		return m.Resume()
+		err := m.Resume()
+		if p.arrived != nil {
+			after.Go(func() { p.arrived(m, func() { _ = l.Close() }) })
+		}
+		return err
 	}}
 	to.local.SerialOut = g.out
 	received := make(chan error, 1)
 	ctx, cancel := context.WithCancel(g.ctx)
 	defer cancel()
+	receiving, stop := context.WithCancel(g.ctx)
+	defer stop()
 	go func() {
-		_, err := l.Receive(ctx, to)
+		_, err := l.Receive(receiving, to)
 		received <- err
 	}()
 	p.opts.MachineID, p.opts.Journal, p.opts.Log = g.id, mine, quiet
+	if p.progress != nil {
+		p.opts.Progress = func(at migration.Progress) { p.progress(at, cancel) }
+	}
 	r, err := migration.Send(ctx, from, l.Address(), p.opts)
 	if err != nil {
-		cancel()
+		stop()
 		return r, errors.Join(err, g.refused(<-received))
 	}
 	if err := <-received; err != nil {
