@@ -22,7 +22,10 @@ import (
 const linuxHangGuard = 12 * time.Minute
 
 // linuxHops is how often the guest changes its process.
-const linuxHops = 20
+const (
+	linuxHops    = 20
+	maxLinuxHops = 100 // of all tests
+)
 
 // memcheck is the conversation with the program of that name in a Linux guest, over
 // the serial ports of all the processes that the guest has lived in, one after the
@@ -37,8 +40,8 @@ type memcheck struct {
 
 // status is a line of memcheck's.
 type status struct {
-	seq, rounds, errors uint64
-	uptime, realtime    float64
+	seq, rounds, errors, jobs uint64
+	uptime, realtime          float64
 }
 
 // newMemcheck ends the conversation when ctx ends.
@@ -46,7 +49,7 @@ func newMemcheck(ctx context.Context, t *testing.T) *memcheck {
 	r, w := io.Pipe()
 	stop := context.AfterFunc(ctx, func() { _ = r.CloseWithError(context.Cause(ctx)) })
 	t.Cleanup(func() { stop() })
-	m := &memcheck{t: t, ports: make(chan net.Conn, linuxHops+1), lines: bufio.NewScanner(r)}
+	m := &memcheck{t: t, ports: make(chan net.Conn, maxLinuxHops+1), lines: bufio.NewScanner(r)}
 	go func() {
 		for port := range m.ports {
 			_, _ = io.Copy(w, port) // until the process has ended
@@ -98,25 +101,50 @@ func (m *memcheck) next() string {
 	return ""
 }
 
+// status reads the next line, which must be a status, and a good one.
+func (m *memcheck) status() status {
+	m.t.Helper()
+	text := m.next()
+	var s status
+	var gap int
+	if _, err := fmt.Sscanf(text, "seq=%d rounds=%d errors=%d uptime=%g realtime=%g maxgap_ms=%d jobs=%d",
+		&s.seq, &s.rounds, &s.errors, &s.uptime, &s.realtime, &gap, &s.jobs); err != nil {
+		m.t.Fatalf("guest: %q", text)
+	}
+	if s.errors != 0 {
+		m.t.Fatalf("guest memory, time or work is wrong: %q", text)
+	}
+	if s.uptime < m.last.uptime || s.realtime < m.last.realtime {
+		m.t.Fatalf("time went back: %+v after %+v", s, m.last)
+	}
+	m.last = s
+	return s
+}
+
 // progress reads status lines until the guest has finished further rounds.
 func (m *memcheck) progress() {
 	m.t.Helper()
-	for from := m.last.rounds; ; {
-		text := m.next()
-		var s status
-		var gap int
-		if _, err := fmt.Sscanf(text, "seq=%d rounds=%d errors=%d uptime=%g realtime=%g maxgap_ms=%d",
-			&s.seq, &s.rounds, &s.errors, &s.uptime, &s.realtime, &gap); err != nil {
-			m.t.Fatalf("guest: %q", text)
-		}
-		if s.errors != 0 {
-			m.t.Fatalf("guest memory or time is wrong: %q", text)
-		}
-		if s.uptime < m.last.uptime || s.realtime < m.last.realtime {
-			m.t.Fatalf("time went back: %+v after %+v", s, m.last)
-		}
-		m.last = s
-		if s.rounds > from {
+	for from := m.last.rounds; m.status().rounds == from; {
+	}
+}
+
+// jobDone reads status lines until the guest has finished another job.
+func (m *memcheck) jobDone() {
+	m.t.Helper()
+	for from := m.last.jobs; m.status().jobs == from; {
+	}
+}
+
+// wantQuiet ends the status lines and fails if the guest's kernel has complained.
+func (m *memcheck) wantQuiet() {
+	m.t.Helper()
+	m.say("every 0s")
+	m.say("warnings")
+	for {
+		if text := m.next(); strings.Contains(text, "warnings=") {
+			if !strings.HasSuffix(text, "warnings=0") {
+				m.t.Errorf("the guest's kernel complains: %s, then %s", text, m.next())
+			}
 			return
 		}
 	}
@@ -174,16 +202,7 @@ func TestLinuxMigrates(t *testing.T) {
 		guest.progress()
 		t.Logf("hop %d: %.0f ms, %.0f ms of downtime, %d rounds, %d pages", hop, r.TotalMS, r.DowntimeMS, len(r.Rounds), r.PagesSent)
 	}
-	guest.say("every 0s")
-	guest.say("warnings")
-	for {
-		if text := guest.next(); strings.Contains(text, "warnings=") {
-			if !strings.HasSuffix(text, "warnings=0") {
-				t.Errorf("the guest's kernel complains: %s, then %s", text, guest.next())
-			}
-			break
-		}
-	}
+	guest.wantQuiet()
 	guest.say("poweroff")
 	<-vmm.Exited()
 	if err := vmm.Err(); err != nil {

@@ -37,6 +37,7 @@
 //	fineline.keys=N          keys that redisload sets, default 10000
 //	fineline.windows=N       windows of each order of keys, default 3
 //	fineline.window=D        length of a window, default 1s
+//	fineline.job=compress    memcheck has known data compressed and unpacked all the time, and compares checksums
 //	fineline.rest=D          pause of memcheck's workers between rounds, default 0s
 //
 // In shell and memcheck lines end with LF alone. A Linux kernel on AMD says at boot

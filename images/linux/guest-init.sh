@@ -9,12 +9,13 @@ hostname fineline
 export PATH=/bin HOME=/root TERM=dumb PS1='fineline# '
 cd /root
 
-mode=interactive mib=8 rest=0s keys=10000 windows=3 window=1s
+mode=interactive mib=8 rest=0s job= keys=10000 windows=3 window=1s
 for word in $(cat /proc/cmdline); do
 	case $word in
 	fineline.test=*) mode=${word#*=} ;;
 	fineline.mib=*) mib=${word#*=} ;;
 	fineline.rest=*) rest=${word#*=} ;;
+	fineline.job=compress) job='head -c 262144 /bin/busybox | gzip | tee /tmp/job.gz | sha256sum; gunzip -c /tmp/job.gz | sha256sum' ;;
 	fineline.keys=*) keys=${word#*=} ;;
 	fineline.windows=*) windows=${word#*=} ;;
 	fineline.window=*) window=${word#*=} ;;
@@ -32,7 +33,7 @@ reboot) reboot -f ;;
 memcheck)
 	# Its lines are compared byte for byte: no echo, no CR before LF.
 	stty -echo -onlcr
-	memcheck -mib "$mib" -rest "$rest"
+	memcheck -mib "$mib" -rest "$rest" -job "$job"
 	poweroff -f
 	;;
 redis)

@@ -16,6 +16,7 @@ const maxCommandBytes = 256
 // console is the numbered output and the commands.
 type console struct {
 	checker  *checker
+	job      *job
 	warnings func() ([]string, error)
 	machine  func(command string) error // poweroff, reboot
 	every    chan time.Duration
@@ -35,9 +36,9 @@ func (c *console) print(text string) {
 
 func (c *console) status() {
 	monotonic, realtime := c.checker.clocks.now()
-	c.print(fmt.Sprintf("rounds=%d errors=%d uptime=%.3f realtime=%.3f maxgap_ms=%d",
+	c.print(fmt.Sprintf("rounds=%d errors=%d uptime=%.3f realtime=%.3f maxgap_ms=%d jobs=%d",
 		c.checker.finished(), c.checker.errors.Load(), float64(monotonic)/1e9, float64(realtime)/1e9,
-		c.checker.clocks.maxGap.Load()/int64(time.Millisecond)))
+		c.checker.clocks.maxGap.Load()/int64(time.Millisecond), c.job.done.Load()))
 }
 
 // tick prints the status at the interval that is set through every.

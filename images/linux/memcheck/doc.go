@@ -20,7 +20,7 @@
 // Lines on stdout, each numbered from 1 by seq without gaps, so that a host
 // that moves the machine can also prove that no output is lost or doubled:
 //
-//	memcheck seq=N rounds=N errors=N uptime=S realtime=S maxgap_ms=N
+//	memcheck seq=N rounds=N errors=N uptime=S realtime=S maxgap_ms=N jobs=N
 //	memcheck seq=N error TEXT
 //	memcheck seq=N warnings=N
 //	memcheck seq=N warning TEXT
@@ -29,7 +29,8 @@
 // rounds counts those that all workers have finished; uptime and realtime are
 // seconds of CLOCK_MONOTONIC since start and of the epoch; maxgap_ms is the
 // longest time between two clock readings of one worker: what the guest saw of
-// a downtime. The first line comes once the memory is ready, then one a second.
+// a downtime; jobs counts the runs of -job, a shell command that must print the same each time, as a
+// compression of known data does. The first line comes once the memory is ready, then one a second.
 //
 // Commands on stdin, one a line:
 //

@@ -13,6 +13,7 @@ import (
 func main() {
 	mib := flag.Int("mib", 8, "MiB that are rewritten all the time")
 	rest := flag.Duration("rest", 0, "pause of each worker between rounds")
+	command := flag.String("job", "", "a shell command that is run all the time and must always print the same")
 	warnings := flag.Bool("warnings", false, "only print the kernel's warnings")
 	flag.Parse()
 	if *mib < 1 || *mib > 1<<20 || flag.NArg() > 0 {
@@ -22,7 +23,7 @@ func main() {
 	if *warnings {
 		os.Exit(showWarnings())
 	}
-	os.Exit(check(*mib, *rest))
+	os.Exit(check(*mib, *rest, *command))
 }
 
 func showWarnings() int {
@@ -37,7 +38,7 @@ func showWarnings() int {
 	return min(len(found), 1)
 }
 
-func check(mib int, rest time.Duration) int {
+func check(mib int, rest time.Duration, command string) int {
 	c := &console{
 		warnings: kernelWarnings,
 		machine:  restart,
@@ -46,6 +47,7 @@ func check(mib int, rest time.Duration) int {
 	}
 	c.checker = newChecker(runtime.NumCPU(), mib, newClocks(), c.print)
 	c.checker.rest = rest
+	c.job = &job{command: command, run: runShell, report: c.checker.report, stop: &c.checker.stop}
 	c.status()
 	go c.tick(time.Second)
 	done := make(chan struct{})
@@ -53,6 +55,9 @@ func check(mib int, rest time.Duration) int {
 		defer close(done)
 		c.checker.run()
 	}()
+	if command != "" {
+		go c.job.repeat()
+	}
 	c.serve(os.Stdin)
 	c.checker.stop.Store(true)
 	<-done

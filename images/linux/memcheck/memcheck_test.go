@@ -87,6 +87,7 @@ func TestFindTrouble(t *testing.T) {
 
 func newTestConsole(out *bytes.Buffer) *console {
 	c := &console{
+		job:      new(job),
 		out:      out,
 		every:    make(chan time.Duration, 1),
 		warnings: func() ([]string, error) { return []string{"<4>[ 1.0] WARNING: x"}, nil },
@@ -100,7 +101,7 @@ func TestConsoleObeys(t *testing.T) {
 	var out bytes.Buffer
 	c := newTestConsole(&out)
 	c.serve(strings.NewReader("status\n\nevery 5ms\nevery x\nwarnings\nreboot\nnonsense\nquit\nstatus\n"))
-	want := `memcheck seq=1 rounds=0 errors=0 uptime=2.500 realtime=9.000 maxgap_ms=0
+	want := `memcheck seq=1 rounds=0 errors=0 uptime=2.500 realtime=9.000 maxgap_ms=0 jobs=0
 memcheck seq=2 unknown command every x
 memcheck seq=3 warnings=1
 memcheck seq=4 warning <4>[ 1.0] WARNING: x
