@@ -48,8 +48,8 @@ func (l *serialLog) size() int {
 	return l.text.Len()
 }
 
-// line waits for a whole line that begins with prefix, behind the first skip bytes.
-func (l *serialLog) line(ctx context.Context, skip int, prefix string) (string, error) {
+// await returns once enough is content with what was said.
+func (l *serialLog) await(ctx context.Context, enough func(text string) bool) error {
 	defer context.AfterFunc(ctx, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -57,17 +57,37 @@ func (l *serialLog) line(ctx context.Context, skip int, prefix string) (string, 
 	})()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for {
-		for text := range strings.Lines(l.text.String()[skip:]) {
-			if strings.HasPrefix(text, prefix) && strings.HasSuffix(text, "\n") {
-				return strings.TrimSpace(text), nil
-			}
-		}
+	for !enough(l.text.String()) {
 		if ctx.Err() != nil {
-			return "", fmt.Errorf("the guest does not say %q, but %q", prefix, l.text.String()[skip:])
+			return fmt.Errorf("the guest says %q", l.text.String())
 		}
 		l.cond.Wait()
 	}
+	return nil
+}
+
+// line waits for a whole line that begins with prefix, behind the first skip bytes.
+func (l *serialLog) line(ctx context.Context, skip int, prefix string) (line string, err error) {
+	err = l.await(ctx, func(text string) bool {
+		for line = range strings.Lines(text[skip:]) {
+			if strings.HasPrefix(line, prefix) && strings.HasSuffix(line, "\n") {
+				return true
+			}
+		}
+		return false
+	})
+	return strings.TrimSpace(line), err
+}
+
+// whole waits for all that the guest has ever said to be this.
+func (l *serialLog) whole(ctx context.Context, want string) error {
+	err := l.await(ctx, func(text string) bool { return len(text) >= len(want) })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if text := l.text.String(); err == nil && text != want {
+		err = fmt.Errorf("the guest says %q, want %q", text, want)
+	}
+	return err
 }
 
 // guest is a builtin:dirty and the machine that it is in.
@@ -85,7 +105,7 @@ type guest struct {
 // boot starts a guest and returns when it writes.
 func boot(t *testing.T, cfg vmm.Config, cmdline string) *guest {
 	t.Helper()
-	g := build(t, cfg, cmdline)
+	g := build(t, cfg, vmm.BootFiles{Kernel: vmm.BuiltinPrefix + "dirty", Cmdline: cmdline})
 	g.resume()
 	if _, err := g.out.line(g.ctx, 0, "dirty ready"); err != nil {
 		t.Fatal(err)
@@ -94,7 +114,7 @@ func boot(t *testing.T, cfg vmm.Config, cmdline string) *guest {
 }
 
 // build makes the machine, with the guest in it before its first instruction.
-func build(t *testing.T, cfg vmm.Config, cmdline string) *guest {
+func build(t *testing.T, cfg vmm.Config, files vmm.BootFiles) *guest {
 	t.Helper()
 	vmmtest.NeedKVM(t)
 	ctx, cancel := context.WithTimeout(context.Background(), hangGuard)
@@ -111,9 +131,10 @@ func build(t *testing.T, cfg vmm.Config, cmdline string) *guest {
 	if cfg.MemoryBytes == 0 {
 		cfg.MemoryBytes = 16 << 20
 	}
-	cfg.CPUModel, cfg.SerialOut = vmm.CPUHost, g.out
-	cfg.Boot = vmm.BootFiles{Kernel: vmm.BuiltinPrefix + "dirty", Cmdline: cmdline}
-	if g.m, err = vmm.New(cfg); err != nil {
+	cfg.CPUModel, cfg.SerialOut, cfg.Boot = vmm.CPUHost, g.out, files
+	if g.m, err = vmm.New(cfg); errors.Is(err, memory.ErrNoHugePages) {
+		t.Skip(err)
+	} else if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { g.close(g.m) })

@@ -90,7 +90,7 @@ func (c cell) draw(rng *rand.Rand) trip {
 	// Some rounds with the guest running in most cases; then it converges, or is stopped though it does not.
 	p.opts.Rule = migration.Rule{
 		MaxDowntime: []time.Duration{time.Microsecond, time.Second}[rng.IntN(2)],
-		MaxRounds:   1 + rng.IntN(5), StallRounds: 1 + rng.IntN(5),
+		MaxRounds:   1 + rng.IntN(8), StallRounds: 1 + rng.IntN(5),
 	}
 	if rng.IntN(4) == 0 { // longer rounds
 		p.opts.MaxBandwidthBytesPerS = 64 << 20
