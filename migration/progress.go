@@ -92,7 +92,7 @@ func (s *sender) progress(at time.Duration) Progress {
 	switch {
 	case s.serving.began != 0 && s.result.Status == "":
 		s.serving.show(&p, at, s.server.Left())
-	case s.time.now == stagePrecopy && s.opts.Mode != wire.ModePostcopy:
+	case s.time.now == stagePrecopy && (s.opts.Mode == wire.ModePrecopy || s.opts.Mode == wire.ModeHybrid):
 		p.Round++
 		p.RoundPages = total
 		p.SentPages = min(s.gathered.Load(), total)
@@ -197,7 +197,8 @@ func (v *serving) connected(at time.Duration, left uint64) {
 }
 
 // show fills in the picture. What is left takes as long a page as the pages took that the present connections have
-// carried: they never change, so this always ends.
+// carried: they never change, so this always ends. When the last is sent the destination may still store some, and how long
+// that takes is not known here.
 func (v *serving) show(p *Progress, at time.Duration, left uint64) {
 	p.PostcopyPages, p.AbsentPages, p.RecoveredTimes = v.pages, left, v.recovered
 	p.Phase = PhasePostcopy
@@ -205,7 +206,7 @@ func (v *serving) show(p *Progress, at time.Duration, left uint64) {
 		p.Phase, p.Lost = PhaseReconnecting, v.lost.Error()
 		return
 	}
-	if done := v.sinceLeft - min(left, v.sinceLeft); done >= estimateAfterPages {
+	if done := v.sinceLeft - min(left, v.sinceLeft); left > 0 && done >= estimateAfterPages {
 		p.LeftMS = inMilliseconds(time.Duration(float64(at-v.since) * float64(left) / float64(done)))
 	}
 }

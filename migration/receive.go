@@ -409,6 +409,6 @@ func (s *session) received() *Received {
 	return &Received{
 		MachineID: s.source.MachineID, Generation: s.source.Generation, Rounds: s.mem.round,
 		Pages: s.mem.pages, ZeroPages: s.mem.zeroPages, Lines: s.mem.lines,
-		TotalMS: milliseconds(s.ranAt - s.began), TookOver: s.tookOver,
+		TotalMS: milliseconds(s.ranAt - s.began), TookOver: s.tookOver, Postcopy: s.paging != nil,
 	}
 }

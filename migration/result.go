@@ -97,6 +97,8 @@ type Received struct {
 	TotalMS    float64 `json:"total_ms"`
 	// TookOver: the source was proved dead before it could commit (rule 3 of the ownership law).
 	TookOver bool `json:"took_over,omitempty"`
+	// Postcopy: memory is still to come, see ListenOptions.Complete.
+	Postcopy bool `json:"postcopy,omitempty"`
 }
 
 // lastRemaining is what the newest round has left.

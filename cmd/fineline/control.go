@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -59,38 +58,5 @@ func newResumeCommand() *cobra.Command {
 			return usageError{fmt.Errorf("--in-doubt %q: choose keep or discard", decision)}
 		})
 	c.Flags().StringVar(&decision, "in-doubt", "", "keep (the guest runs nowhere else) or discard (it runs elsewhere)")
-	return c
-}
-
-func newStatusCommand() *cobra.Command {
-	var asJSON bool
-	c := clientCommand("status", "Say how a machine is", func(c *cobra.Command, client *api.Client) error {
-		info, err := client.Info(c.Context())
-		if err != nil {
-			return err
-		}
-		config, err := client.VMConfig(c.Context())
-		if err != nil {
-			return err
-		}
-		out := c.OutOrStdout()
-		if asJSON {
-			metrics, err := client.Metrics(c.Context())
-			if fault := (*api.Fault)(nil); err != nil && !errors.As(err, &fault) { // a fault: no machine yet
-				return err
-			}
-			return json.NewEncoder(out).Encode(struct {
-				api.InstanceInfo
-				api.VMConfig
-				Metrics json.RawMessage `json:"metrics,omitempty"`
-			}{info, config, metrics})
-		}
-		fmt.Fprintf(out, "%s: %s, %d vCPUs, %d MiB of memory\n", info.ID, info.Phase, config.MachineConfig.VCPUCount, config.MachineConfig.MemSizeMiB)
-		if b := config.BootSource; b != nil {
-			fmt.Fprintf(out, "booted from %s\n", b.KernelImagePath)
-		}
-		return nil
-	})
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	return c
 }

@@ -51,6 +51,7 @@ func (i *instance) settleDoubt(o *outgoing, doubt *migration.InDoubtError) {
 			if v != nil {
 				v.done <- errSettled
 			}
+			o.result.Store(a.result)
 			i.settled(a.result, a.err)
 			return
 		}

@@ -20,6 +20,7 @@ type incoming struct {
 	listener *migration.Listener
 	failed   chan error    // gets why no machine came; capacity 1
 	over     chan struct{} // closed when no machine is under way any more
+	arrival  arrival
 }
 
 // listen binds the address and receives one machine in the background.
@@ -40,13 +41,14 @@ func (i *instance) listen(ctx context.Context, address string, flags tlsFlags) e
 	if err != nil {
 		return err
 	}
-	l, err := migration.Listen(ctx, at, migration.ListenOptions{
+	in := &incoming{failed: make(chan error, 1), over: make(chan struct{}), arrival: arrival{lost: make(chan error, 1)}}
+	in.listener, err = migration.Listen(ctx, at, migration.ListenOptions{
 		Journal: j, Build: version(), TLS: security, InDoubt: i.incomingInDoubt,
+		Stalled: in.arrival.stalled, Complete: in.arrival.complete,
 	})
 	if err != nil {
 		return err
 	}
-	in := &incoming{listener: l, failed: make(chan error, 1), over: make(chan struct{})}
 	i.mu.Lock()
 	i.in = in
 	i.mu.Unlock()
@@ -91,9 +93,24 @@ func (i *instance) received(t *targetMachine, r *migration.Received, err error) 
 	} else if t.resume {
 		outcome = api.GuestArrived
 	}
-	if err := i.session.MigrationEnded(outcome, r); err != nil {
+	if err := i.tellArrival(outcome, r); err != nil {
 		logrus.WithError(err).Debug("the machine ended as it arrived")
 	}
+}
+
+// tellArrival reports the machine that has come, with its memory or ahead of it.
+func (i *instance) tellArrival(outcome api.Event, r *migration.Received) error {
+	i.mu.Lock()
+	in := i.in
+	i.mu.Unlock()
+	if !r.Postcopy {
+		in.arrival.whole(r)
+		return i.session.MigrationEnded(outcome, r)
+	}
+	absent := i.current().Memory().Absent
+	stream, err := i.session.GuestArrived(outcome, arriving{Received: r, AbsentPages: absent()})
+	in.arrival.begin(stream, r, absent)
+	return err
 }
 
 // incomingInDoubt tells clients that somebody must decide, unless the source comes back.
@@ -115,6 +132,16 @@ func (i *instance) incomingFailed() <-chan error {
 		return nil
 	}
 	return i.in.failed
+}
+
+// memoryLost yields why memory of the guest that has come will never come; it never does without --incoming.
+func (i *instance) memoryLost() <-chan error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.in == nil {
+		return nil
+	}
+	return i.in.arrival.lost
 }
 
 // targetMachine builds the machine that arrives.

@@ -12,9 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/fineline-vmm/fineline/cmd/internal/process"
 	"github.com/fineline-vmm/fineline/cmd/internal/view"
 	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/migration/wire"
 	"github.com/fineline-vmm/fineline/vmm/api"
 )
 
@@ -28,34 +28,45 @@ type migrateFlags struct {
 	streams               int
 	timeoutStrategy       string
 	tls                   tlsFlags
-	local                 bool
+	local, recover        bool
 	asJSON                bool
 }
 
 func newMigrateCommand() *cobra.Command {
 	f := &migrateFlags{}
 	c := clientCommand("migrate", "Move a running machine to another process", f.run)
-	c.Use += " --to ADDR"
+	c.Use = "migrate --api PATH --to ADDR"
 	c.Long = `Move a running machine to the process that waits with --incoming ADDR.
 
-The guest runs on until what is left to send fits into --max-downtime; then it is
-paused, moved and goes on there. Whatever fails before that leaves it running here.
-Ctrl-C cancels.`
+The guest runs on while its memory is sent, and what it writes meanwhile is sent
+again by the line. It is paused for the last of it, within --max-downtime, and goes on
+over there. Whatever fails before that leaves it running here. Ctrl-C cancels.
+
+--api and --to are all it takes. --mode postcopy moves the guest at once and its memory
+after it, and --mode hybrid does so if the guest writes too fast to catch up with; from
+then on the guest needs both processes, and cannot come back. If their connection is
+lost it waits: repair the network, and --recover connects again.`
+	c.Example = `  fineline run --incoming unix:b.mig --api b.sock --serial file:b.txt
+  fineline migrate --api a.sock --to unix:b.mig
+  fineline migrate --api a.sock --to tcp:192.0.2.7:7171 --max-downtime 20ms --json
+  fineline migrate --api a.sock --recover`
 	fl := c.Flags()
+	fl.SortFlags = false // by how often they are wanted
 	fl.StringVar(&f.to, "to", "", "where the destination listens: unix:PATH or tcp:HOST:PORT")
-	fl.StringVar(&f.mode, "mode", "precopy", "precopy: memory moves before the guest; postcopy: after it; hybrid: before it, and what does not converge after it")
-	fl.StringVar(&f.granularity, "granularity", "line", "what is sent again: line, the lines that have changed; or page")
+	fl.StringVar(&f.mode, "mode", "precopy", "memory moves before the guest (precopy), after it (postcopy), or what does not converge moves after it (hybrid)")
+	fl.DurationVar(&f.maxDowntime, "max-downtime", migration.DefaultMaxDowntime, "how long the guest may stand still")
+	fl.Var(&f.maxBandwidth, "max-bandwidth", "bytes a second while the guest runs, for example 100M; 0: no limit")
+	fl.DurationVar(&f.timeout, "timeout", migration.DefaultTimeout, "how long it may take until the guest moves")
+	fl.StringVar(&f.timeoutStrategy, "timeout-strategy", "cancel", "then: cancel, or ignore (stop the guest and finish)")
+	fl.BoolVar(&f.asJSON, "json", false, "print the result as one JSON object")
+	fl.BoolVar(&f.recover, "recover", false, "connect a post-copy again that lost its connection; --to: by this address of the same destination")
+	f.tls.add(fl)
+	fl.BoolVar(&f.local, "local", false, "hand the memory over instead of copying it: to a process of this host, unix:PATH only")
+	fl.StringVar(&f.granularity, "granularity", "line", "what is sent again of a page: line, the lines that have changed; or page")
 	fl.StringVar(&f.baseline, "baseline", "auto", "what lines are compared with: twin, a copy; hash, an eighth of that; none; auto, both")
 	fl.Var(&f.baselineBudget, "baseline-budget", "the most memory that baselines may take; 0: half of the guest's")
 	fl.StringVar(&f.compression, "compress", "auto", "zstd: always; none; auto: while the link is slower than compressing")
 	fl.IntVar(&f.streams, "streams", 0, "connections for pages; 0: one for each processor, at most 4")
-	fl.DurationVar(&f.maxDowntime, "max-downtime", migration.DefaultMaxDowntime, "how long the guest may stand still")
-	fl.Var(&f.maxBandwidth, "max-bandwidth", "bytes a second while the guest runs, for example 100M; 0: no limit")
-	fl.DurationVar(&f.timeout, "timeout", migration.DefaultTimeout, "how long the migration may take")
-	fl.StringVar(&f.timeoutStrategy, "timeout-strategy", "cancel", "then: cancel, or ignore (stop the guest and finish)")
-	f.tls.add(fl)
-	fl.BoolVar(&f.local, "local", false, "hand the memory over instead of copying it: to a process of this host, unix:PATH only")
-	fl.BoolVar(&f.asJSON, "json", false, "print the result as one JSON object")
 	return c
 }
 
@@ -69,6 +80,14 @@ func (f *migrateFlags) request() (api.MigrationRequest, error) {
 		Compression: f.compression, Baseline: f.baseline, BaselineBudgetBytes: int64(f.baselineBudget), Connections: f.streams, Local: f.local,
 	}
 	switch {
+	case f.to == "":
+		return r, errors.New("give --to, where the destination listens with --incoming: unix:PATH or tcp:HOST:PORT")
+	case f.granularity == "page" && f.baseline != "auto" && f.baseline != "none":
+		return r, fmt.Errorf("--baseline %s is for --granularity line: pages are not compared", f.baseline)
+	case f.baseline == "none" && f.baselineBudget != 0:
+		return r, errors.New("--baseline-budget is for baselines: --baseline none has none")
+	case f.streams < 0 || f.streams > maxStreams:
+		return r, fmt.Errorf("--streams %d: choose 1 to %d, or 0 for what suits this host", f.streams, maxStreams)
 	case f.local && !strings.HasPrefix(f.to, "unix:"):
 		return r, errors.New("--local hands the memory's files over, between two processes of one host: give --to unix:PATH")
 	case r.MemoryMode == "":
@@ -98,14 +117,16 @@ func (f *migrateFlags) request() (api.MigrationRequest, error) {
 	return r, r.Validate()
 }
 
+// maxStreams is what the protocol has, less the main connection.
+const maxStreams = wire.MaxStreams - 1
+
 func (f *migrateFlags) run(c *cobra.Command, client *api.Client) error {
-	request, err := f.request()
+	follow, err := f.begin(c, client)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
-	warnClearText(request)
 	bar := view.NewProgress(os.Stderr)
-	result, err := process.Migrate(c.Context(), client, request, bar.Show)
+	result, err := follow(c.Context(), client, bar.Show)
 	bar.Close()
 	if err != nil {
 		return err

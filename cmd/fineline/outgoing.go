@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -29,6 +30,22 @@ type outgoing struct {
 	ended, over chan struct{}
 	// verdicts takes a human's decision while the outcome is in doubt.
 	verdicts chan *verdict
+
+	// Post-copy. left is closed when the guest runs at the destination and its memory follows; leaving closes it.
+	left     chan struct{}
+	leaving  sync.Once
+	recovers chan migration.Recovery
+	giveUp   chan struct{} // closed to end it though memory is lost then
+	latest   atomic.Pointer[migration.Progress]
+	result   atomic.Pointer[migration.Result] // once there is one
+}
+
+func newOutgoing(cancel context.CancelCauseFunc) *outgoing {
+	return &outgoing{
+		cancel: cancel, settled: make(chan error, 1), verdicts: make(chan *verdict),
+		ended: make(chan struct{}), over: make(chan struct{}),
+		left: make(chan struct{}), recovers: make(chan migration.Recovery), giveUp: make(chan struct{}),
+	}
 }
 
 // settle answers the request that started the migration. It reports whether this
@@ -82,16 +99,9 @@ func (i *instance) StartMigration(ctx context.Context, r api.MigrationRequest) e
 	}
 	// A migration outlives the request that started it.
 	sendCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	o := &outgoing{
-		cancel: cancel, settled: make(chan error, 1), verdicts: make(chan *verdict),
-		ended: make(chan struct{}), over: make(chan struct{}),
-	}
-	opts.Progress = func(p migration.Progress) {
-		if p.Round > 0 {
-			o.settle(nil)
-		}
-		i.session.MigrationProgress(p)
-	}
+	o := newOutgoing(cancel)
+	opts.Recover, opts.GiveUp = o.recovers, o.giveUp
+	opts.Progress = func(p migration.Progress) { i.progress(o, p) }
 	i.mu.Lock()
 	i.out = o
 	m := i.machine
@@ -111,6 +121,21 @@ func (i *instance) StartMigration(ctx context.Context, r api.MigrationRequest) e
 		cancel(fmt.Errorf("the destination has not accepted the machine in %v", api.OperationTimeout))
 	})()
 	return <-o.settled
+}
+
+// progress takes a report on the migration under way.
+func (i *instance) progress(o *outgoing, p migration.Progress) {
+	o.latest.Store(&p)
+	if p.Phase != migration.PhasePreflight {
+		o.settle(nil)
+	}
+	if p.Phase == migration.PhasePostcopy {
+		o.leaving.Do(func() {
+			i.session.GuestLeft()
+			close(o.left)
+		})
+	}
+	i.session.MigrationProgress(p)
 }
 
 // sendOptions turns the request into what package migration takes.
@@ -150,6 +175,7 @@ func (i *instance) sendOptions(r api.MigrationRequest) (to migration.Address, op
 
 // sent reports how a migration ended.
 func (i *instance) sent(o *outgoing, result *migration.Result, err error) {
+	o.result.Store(result)
 	if err != nil && outcomeOf(err) == api.GuestKept && o.settle(err) {
 		// A refusal answers the request that started the migration; the session
 		// tells it to the readers of the stream.
@@ -170,7 +196,7 @@ func outcomeOf(err error) api.Event {
 	switch {
 	case errors.As(err, &doubt):
 		return api.GuestInDoubt
-	case err == nil, errors.Is(err, migration.ErrDestinationDied), errors.Is(err, migration.ErrNotStarted):
+	case err == nil, errors.Is(err, migration.ErrDestinationDied), errors.Is(err, migration.ErrNotStarted), errors.Is(err, migration.ErrGiveUp):
 		return api.GuestMoved
 	default:
 		return api.GuestKept
@@ -181,14 +207,14 @@ func outcomeOf(err error) api.Event {
 const resultTimeout = time.Second
 
 // endMigration cancels what can be cancelled and waits until the outcome is told,
-// so that whoever reads the stream gets its last line.
-func (i *instance) endMigration() {
+// so that whoever reads the stream gets its last line. Its error says that memory of a guest that has left is lost.
+func (i *instance) endMigration() (err error) {
 	i.mu.Lock()
 	o := i.out
 	i.mu.Unlock()
 	if o != nil {
-		o.cancel(nil)
-		<-o.ended
+		o.cancel(nil) // means nothing once the guest has left
+		err = i.awaitServed(o)
 	}
 	if m := i.current(); m != nil && m.Outcome().Kind == vmm.EndedByMigration {
 		<-o.over // what settled a doubt is still writing it down
@@ -196,6 +222,7 @@ func (i *instance) endMigration() {
 		defer cancel()
 		i.session.AwaitResultTold(ctx)
 	}
+	return err
 }
 
 // CancelMigration asks for the end of the migration under way.
@@ -205,6 +232,7 @@ func (i *instance) CancelMigration(context.Context) error {
 	if i.out == nil {
 		return errors.New("no migration is in progress")
 	}
+	// If the guest has left meanwhile this does nothing, and the session says so.
 	i.out.cancel(nil)
 	return nil
 }

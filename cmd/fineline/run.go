@@ -171,7 +171,11 @@ func (f *runFlags) run(c *cobra.Command) (err error) {
 	defer func() {
 		outcome, closeErr := i.close()
 		if err == nil {
-			err = outcomeError(outcome)
+			select {
+			case err = <-i.memoryLost(): // what the guest's run ended with is only how it showed
+			default:
+				err = outcomeError(outcome)
+			}
 		}
 		err = errors.Join(err, closeErr)
 	}()
@@ -193,8 +197,7 @@ func (f *runFlags) run(c *cobra.Command) (err error) {
 		}
 	}
 	err = i.wait(c.Context())
-	i.endMigration()
-	return err
+	return errors.Join(err, i.endMigration())
 }
 
 // serveAPI answers on the socket until the function that it returns is called.
@@ -236,6 +239,8 @@ func (i *instance) wait(ctx context.Context) error {
 	}
 	select {
 	case <-i.current().Done():
+	case err := <-i.memoryLost():
+		return err
 	case <-ctx.Done():
 	case <-i.stop:
 	case <-i.console.quit:

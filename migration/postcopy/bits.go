@@ -83,10 +83,3 @@ func (b *pageBits) next(page uint64) (uint64, bool) {
 	}
 	return 0, false
 }
-
-func (b *pageBits) len() (n uint64) {
-	for i := range b.words {
-		n += uint64(bits.OnesCount64(b.words[i].Load()))
-	}
-	return n
-}

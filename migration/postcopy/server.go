@@ -59,6 +59,7 @@ type Server struct {
 	urged  *pageBits     // sent on the present fault connection
 	cursor atomic.Uint64 // page number from which the background goes on
 
+	total, before uint64 // for Left: pages to deliver, and sent before that was last set
 }
 
 // NewServer returns a server of the given pages, which it copies. The guest never runs at the source again, so
@@ -77,6 +78,7 @@ func NewServer(mem Source, pages *memory.PageSet, opts ServerOptions) *Server {
 	s.gate.init()
 	s.pages, s.unsent = pageBitsOf(pages), pageBitsOf(pages)
 	s.whole, s.urged = &pageBits{}, newPageBits(pages)
+	s.total = pages.Len()
 	return s
 }
 
@@ -103,6 +105,7 @@ func (s *Server) Reset(absent *memory.PageSet) error {
 	})
 	s.pages, s.unsent = pageBitsOf(absent), pageBitsOf(absent)
 	s.whole, s.urged = whole, newPageBits(absent)
+	s.total, s.before = absent.Len(), s.sent()
 	return nil
 }
 
@@ -123,8 +126,17 @@ func (s *Server) Serve(ctx context.Context, fault Conn, background []Conn) error
 	return g.wait()
 }
 
-// Left returns how many pages nobody has asked for or pushed yet. Not while Reset runs.
-func (s *Server) Left() uint64 { return s.unsent.len() }
+// Left returns how many pages are not on the wire yet. Not while Reset runs. The destination may have to store some still.
+func (s *Server) Left() uint64 {
+	sent := s.sent() - s.before
+	return s.total - min(sent, s.total)
+}
+
+// sent counts pages once, whatever was asked for again.
+func (s *Server) sent() uint64 {
+	c := &s.stats
+	return c.background.Load() + c.predicted.Load() + c.missed.Load() - c.again.Load()
+}
 
 // encode appends a page that the caller has claimed; whole if nobody knows what the destination has of it.
 func (s *Server) encode(page uint64, whole bool, b *wire.Batch) error {

@@ -135,7 +135,9 @@ func (s *Session) Stop(ctx context.Context) error {
 	err := s.do(ctx, Stop, s.ctrl.Stop)
 	var conflict *ConflictError
 	if errors.As(err, &conflict) && conflict.Phase == Serving {
-		return fmt.Errorf("%w: %s of its memory would be lost", err, mebibytes(s.ctrl.MemoryUnderWay()))
+		if n := s.ctrl.MemoryUnderWay(); n != 0 {
+			return fmt.Errorf("%w: %s of its memory would be lost", err, mebibytes(n))
+		}
 	}
 	return err
 }

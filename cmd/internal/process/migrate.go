@@ -10,17 +10,29 @@ import (
 	"github.com/fineline-vmm/fineline/vmm/api"
 )
 
+// ErrDetached: nobody follows the migration any more, which goes on.
+var ErrDetached = errors.New("the guest runs at the destination and its memory follows it, also without this command: " +
+	"`fineline status` tells how far it is")
+
 // Migrate starts a migration of the machine behind client and follows it to its end; show
 // is told of its progress. The result also tells of a migration that failed: look at its
-// Status. When ctx ends the migration is cancelled, and Migrate waits for what comes of that.
+// Status. When ctx ends the migration is cancelled, and Migrate waits for what comes of that; when it is too late
+// for that, since the guest has left ahead of its memory, the error is ErrDetached.
 func Migrate(ctx context.Context, client *api.Client, r api.MigrationRequest, show func(migration.Progress)) (*migration.Result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	// A request that is hung up leaves its migration under way, so none is: it is cancelled.
-	lasting := context.WithoutCancel(ctx)
+	lasting, detach := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer detach(nil)
 	cancel := func() {
-		_ = client.CancelMigration(lasting) // too late, or done: the stream tells
+		if client.CancelMigration(lasting) == nil {
+			return
+		}
+		// Too late, or done: the stream tells, if it is to end soon.
+		if info, err := client.Info(lasting); err == nil && info.Phase == api.Serving.String() {
+			detach(ErrDetached)
+		}
 	}
 	defer context.AfterFunc(ctx, cancel)()
 	if err := client.StartMigration(lasting, r); err != nil {
@@ -29,8 +41,15 @@ func Migrate(ctx context.Context, client *api.Client, r api.MigrationRequest, sh
 	if ctx.Err() != nil {
 		cancel() // the first one may have come before the migration
 	}
-	for e, err := range client.MigrationEvents(lasting) {
+	return Follow(lasting, client, show)
+}
+
+// Follow is told of the progress of the migration that is under way, or was the last, and of its result.
+func Follow(ctx context.Context, client *api.Client, show func(migration.Progress)) (*migration.Result, error) {
+	for e, err := range client.MigrationEvents(ctx) {
 		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
 		case err != nil:
 			return nil, err
 		case e.Fault != "":

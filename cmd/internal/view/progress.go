@@ -10,13 +10,14 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/sys/unix"
 
+	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration"
 )
 
 // barWidth leaves room for the numbers on a terminal of 80 columns.
 const barWidth = 78
 
-// Progress is a bar that fills once a round. On anything but a terminal it says
+// Progress is a bar that fills once a round, and once when memory follows the guest. On anything but a terminal it says
 // nothing.
 type Progress struct {
 	bars *mpb.Progress
@@ -33,20 +34,52 @@ func NewProgress(f *os.File) *Progress {
 	p.last.Store(&migration.Progress{})
 	p.bar = p.bars.New(0, mpb.BarStyle().Rbound("|").Lbound("|"),
 		mpb.BarRemoveOnComplete(),
-		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return p.label() })),
-		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
-			last := p.last.Load()
-			return fmt.Sprintf(" %s at %s/s", Bytes(float64(last.BytesSent)), Bytes(last.RateBytesPerS))
-		})))
+		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return Label(p.last.Load()) + " " })),
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + Speed(p.last.Load()) })))
 	return p
 }
 
-func (p *Progress) label() string {
-	last := p.last.Load()
-	if last.Round == 0 {
-		return last.Phase + " "
+// Label says what a migration does.
+func Label(p *migration.Progress) string {
+	switch {
+	case p.Phase == migration.PhasePostcopy && p.AbsentPages == 0:
+		return "all sent, the destination stores the last"
+	case p.Phase == migration.PhasePostcopy:
+		return "memory follows the guest"
+	case p.Phase == migration.PhaseReconnecting:
+		return "guest paused: connection lost"
+	case p.Round == 0:
+		return p.Phase
+	case p.ThrottlePercent != 0:
+		return fmt.Sprintf("round %d %s, guest slowed by %d%%", p.Round, p.Phase, p.ThrottlePercent)
 	}
-	return fmt.Sprintf("round %d %s ", last.Round, last.Phase)
+	return fmt.Sprintf("round %d %s", p.Round, p.Phase)
+}
+
+// Speed says how much a migration has sent, and how long it will take.
+func Speed(p *migration.Progress) string {
+	sent := Bytes(float64(p.BytesSent))
+	switch {
+	case p.Phase == migration.PhaseReconnecting:
+		return fmt.Sprintf("%s to come", Bytes(float64(p.AbsentPages*memory.PageSize)))
+	case p.LeftMS != nil:
+		return fmt.Sprintf("%s, %s left", sent, seconds(*p.LeftMS))
+	case p.RoundLeftMS != nil:
+		return fmt.Sprintf("%s, round: %s", sent, seconds(*p.RoundLeftMS))
+	}
+	return fmt.Sprintf("%s at %s/s", sent, Bytes(p.RateBytesPerS))
+}
+
+// seconds is a time to wait, as exact as an estimate is.
+func seconds(ms float64) string {
+	switch s := ms / 1000; {
+	case s < 1:
+		return "<1 s"
+	case s < 120:
+		return fmt.Sprintf("%.0f s", s)
+	default:
+		return fmt.Sprintf("%.0f min", s/60)
+	}
 }
 
 // Show updates the bar.
@@ -55,8 +88,12 @@ func (p *Progress) Show(now migration.Progress) {
 		return
 	}
 	p.last.Store(&now)
-	p.bar.SetTotal(max(int64(now.RoundPages), 1), false)
-	p.bar.SetCurrent(min(int64(now.SentPages), int64(now.RoundPages)))
+	done, total := now.SentPages, now.RoundPages
+	if now.PostcopyPages != 0 {
+		done, total = now.PostcopyPages-min(now.AbsentPages, now.PostcopyPages), now.PostcopyPages
+	}
+	p.bar.SetTotal(max(int64(total), 1), false)
+	p.bar.SetCurrent(min(int64(done), int64(total)))
 }
 
 // Close removes the bar.

@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
 // Row is one line of a table of numbers.
@@ -23,12 +24,39 @@ func Rows(r *migration.Result) []Row {
 	}
 	rows = append(rows,
 		Row{"bytes sent", Bytes(float64(r.BytesSent))},
-		Row{"pages sent", fmt.Sprintf("%d and %d zero", r.PagesSent, r.ZeroPages)},
-		Row{"rounds", fmt.Sprint(len(r.Rounds))})
-	if r.Status == migration.StatusCompleted && !r.Converged {
-		rows = append(rows, Row{"note", "the guest wrote faster than the link; the downtime goal was given up"})
+		Row{"pages sent", fmt.Sprintf("%d and %d zero", r.PagesSent, r.ZeroPages)})
+	clean := uint64(0)
+	for _, round := range r.Rounds {
+		clean += round.CleanPages
 	}
-	return rows
+	rows = appendIf(rows, r.Granularity == string(migration.GranularityLine) && r.LinesSent != 0,
+		"lines sent", fmt.Sprintf("%d of 64 bytes; %d pages were as the destination had them", r.LinesSent, clean))
+	rows = appendIf(rows, r.BaselineBytes != 0, "baselines", Bytes(float64(r.BaselineBytes))+" of memory at the source")
+	rows = append(rows, Row{"rounds", fmt.Sprint(len(r.Rounds))})
+	rows = appendIf(rows, r.ThrottlePercent != 0, "slowed down", fmt.Sprintf("the guest, by %d %% of its time", r.ThrottlePercent))
+	if r.SwitchedToPostcopy {
+		return append(rows, postcopyRows(r)...)
+	}
+	return appendIf(rows, r.Status == migration.StatusCompleted && r.Mode != string(wire.ModeLocal) && !r.Converged,
+		"note", "the guest wrote faster than the link; the downtime goal was given up")
+}
+
+// postcopyRows are those of a migration whose memory followed the guest.
+func postcopyRows(r *migration.Result) []Row {
+	f := r.Faults
+	rows := []Row{
+		{"after the guest", fmt.Sprintf("%d pages pushed, %d asked for, %d of them predicted", f.Background, f.Count+f.Prefetched, f.Prefetched)},
+	}
+	rows = appendIf(rows, f.Count != 0, "guest's waits", fmt.Sprintf("%d: p50 %.0f us, p99 %.0f us, longest %.0f us; %d were on their way already",
+		f.Count, f.P50US, f.P99US, f.MaxUS, f.PrefetchHits))
+	return appendIf(rows, r.RecoveredTimes != 0, "recovered", fmt.Sprintf("%d times from a lost connection", r.RecoveredTimes))
+}
+
+func appendIf(rows []Row, yes bool, name, value string) []Row {
+	if !yes {
+		return rows
+	}
+	return append(rows, Row{name, value})
 }
 
 // Table writes rows in two columns.
@@ -57,6 +85,9 @@ func Rounds(out io.Writer, r *migration.Result) {
 	for i, round := range r.Rounds {
 		length := int(math.Round(scale(round.Bytes) / most * pictureWidth))
 		glyph, left := "█", fmt.Sprintf("%d pages", round.RemainingPages)
+		if round.DirtyLinesPerS != 0 { // they were counted by the next round
+			left = fmt.Sprintf("%s, %d lines", left, uint64(math.Round(round.DirtyLinesPerS*round.MS/1000)))
+		}
 		if round.Paused {
 			glyph, left = "▒", "guest paused"
 		}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/fineline-vmm/fineline/cmd/internal/process"
+	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/vmm/api"
+)
+
+// follower does what is left to do of `fineline migrate`, and shows how far it is.
+type follower func(context.Context, *api.Client, func(migration.Progress)) (*migration.Result, error)
+
+// begin checks the flags. A new migration is only begun by the follower, which can cancel it.
+func (f *migrateFlags) begin(c *cobra.Command, client *api.Client) (follower, error) {
+	if f.recover {
+		if err := f.checkRecover(c); err != nil {
+			return nil, usageError{err}
+		}
+		return followRecovered, client.RecoverMigration(c.Context(), api.RecoverRequest{DestinationURL: f.to})
+	}
+	request, err := f.request()
+	if err != nil {
+		return nil, usageError{err}
+	}
+	warnClearText(request)
+	return func(ctx context.Context, client *api.Client, show func(migration.Progress)) (*migration.Result, error) {
+		return process.Migrate(ctx, client, request, show)
+	}, nil
+}
+
+// checkRecover: the migration that there is goes on as it began.
+func (f *migrateFlags) checkRecover(c *cobra.Command) error {
+	var surplus error
+	c.Flags().Visit(func(flag *pflag.Flag) {
+		if !slices.Contains([]string{"api", "to", "recover", "json", "verbose"}, flag.Name) {
+			surplus = fmt.Errorf("--recover goes on with the migration that there is, as it began: leave out --%s", flag.Name)
+		}
+	})
+	if surplus != nil || f.to == "" {
+		return surplus
+	}
+	if _, err := migration.ParseAddress(f.to); err != nil {
+		return fmt.Errorf("--to: %w", err)
+	}
+	return nil
+}
+
+// followRecovered can't cancel anything: Ctrl-C only ends the following.
+func followRecovered(ctx context.Context, client *api.Client, show func(migration.Progress)) (*migration.Result, error) {
+	lasting, detach := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer detach(nil)
+	defer context.AfterFunc(ctx, func() { detach(process.ErrDetached) })()
+	return process.Follow(lasting, client, show)
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fineline-vmm/fineline/cmd/internal/view"
+	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/vmm/api"
+)
+
+func newStatusCommand() *cobra.Command {
+	var asJSON bool
+	c := clientCommand("status", "Say how a machine is, and how far its migration", func(c *cobra.Command, client *api.Client) error {
+		s, err := askStatus(c, client)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return json.NewEncoder(c.OutOrStdout()).Encode(s)
+		}
+		return s.print(c.OutOrStdout())
+	})
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	return c
+}
+
+// machineStatus is what `fineline status --json` prints.
+type machineStatus struct {
+	api.InstanceInfo
+	api.VMConfig
+	Metrics   json.RawMessage `json:"metrics,omitempty"`
+	Migration json.RawMessage `json:"migration,omitempty"` // a migrationStatus
+}
+
+func askStatus(c *cobra.Command, client *api.Client) (s machineStatus, err error) {
+	if s.InstanceInfo, err = client.Info(c.Context()); err != nil {
+		return s, err
+	}
+	if s.VMConfig, err = client.VMConfig(c.Context()); err != nil {
+		return s, err
+	}
+	if s.Metrics, err = unlessFault(client.Metrics(c.Context())); err != nil { // a fault: no machine yet
+		return s, err
+	}
+	s.Migration, err = unlessFault(client.Migration(c.Context())) // a fault: there was none
+	return s, err
+}
+
+func unlessFault(answer json.RawMessage, err error) (json.RawMessage, error) {
+	if fault := (*api.Fault)(nil); errors.As(err, &fault) {
+		return nil, nil
+	}
+	return answer, err
+}
+
+func (s *machineStatus) print(out io.Writer) error {
+	fmt.Fprintf(out, "%s: %s, %d vCPUs, %d MiB of memory\n", s.ID, s.Phase, s.MachineConfig.VCPUCount, s.MachineConfig.MemSizeMiB)
+	if b := s.BootSource; b != nil {
+		fmt.Fprintf(out, "booted from %s\n", b.KernelImagePath)
+	}
+	var m migrationStatus
+	if s.Migration != nil {
+		if err := json.Unmarshal(s.Migration, &m); err != nil {
+			return fmt.Errorf("status of the migration: %w", err)
+		}
+	}
+	return view.Table(out, m.rows())
+}
+
+// rows are what people want to know of it.
+func (m *migrationStatus) rows() (rows []view.Row) {
+	add := func(name, format string, args ...any) {
+		rows = append(rows, view.Row{Name: name, Value: fmt.Sprintf(format, args...)})
+	}
+	if in := m.Incoming; in != nil {
+		switch {
+		case in.Error != "":
+			add("memory lost", "%s", in.Error)
+		case in.Stalled != "":
+			add("guest paused", "its memory does not come: %s", in.Stalled)
+		}
+		if in.AbsentPages != 0 {
+			add("memory to come", "%s", pagesInBytes(in.AbsentPages))
+		}
+	}
+	switch {
+	case m.Result != nil:
+		add("last migration", "%s%s", m.Result.Status, suffix(m.Result.Error))
+	case m.Outgoing != nil:
+		outgoingRows(m.Outgoing, add)
+	}
+	return rows
+}
+
+func outgoingRows(p *migration.Progress, add func(name, format string, args ...any)) {
+	add("migration", "%s, %s", p.Mode, view.Label(p))
+	if p.Round != 0 {
+		add("rounds", "%d, %d pages of this one left", p.Round, p.RemainingPages)
+		add("guest writes", "%.0f pages/s, %.0f lines/s", p.DirtyPagesPerS, p.DirtyLinesPerS)
+	}
+	if p.ThrottlePercent != 0 {
+		add("slowed down", "by %d %% of its time", p.ThrottlePercent)
+	}
+	if p.PostcopyPages != 0 {
+		add("memory to go", "%s of %s", pagesInBytes(p.AbsentPages), pagesInBytes(p.PostcopyPages))
+	}
+	if p.Lost != "" {
+		add("lost", "%s; repair the link, or give the way with fineline migrate --recover --to", p.Lost)
+	}
+	add("sent", "%s", view.Speed(p))
+}
+
+func pagesInBytes(n uint64) string { return view.Bytes(float64(n * memory.PageSize)) }
+
+func suffix(err string) string {
+	if err == "" {
+		return ""
+	}
+	return ": " + err
+}
