@@ -335,7 +335,7 @@ func (s *sender) finish(err error) (*Result, error) {
 	if err != nil {
 		r.Error = err.Error()
 	}
-	r.TotalMS = milliseconds(s.time.elapsed())
+	r.TotalMS = milliseconds(s.time.total())
 	r.Phases = s.time.phases()
 	r.BytesSent = s.bytesSent()
 	r.BandwidthBytesPerS = bandwidth(r.Rounds)

@@ -65,6 +65,15 @@ func (t *timeline) downtime() (time.Duration, error) {
 	return t.at[stageRunning] - t.at[stageStopCopy], nil
 }
 
+// total is from the start to the guest's first instruction at the destination, or in post-copy to the last of its
+// memory there; of a migration that failed, to now.
+func (t *timeline) total() time.Duration {
+	if t.now >= stageRunning {
+		return t.at[t.now] - t.at[stageStart]
+	}
+	return t.elapsed()
+}
+
 func (t *timeline) elapsed() time.Duration { return t.clock.Now() - t.at[stageStart] }
 
 // phases lists the finished stages with their lengths.
