@@ -61,7 +61,7 @@ type Result struct {
 	MachineID   string `json:"machine_id"`
 	Generation  uint64 `json:"generation"`
 
-	TotalMS          float64     `json:"total_ms"` // to the first instruction there, or the last of its memory
+	TotalMS          float64     `json:"total_ms"`          // to the first instruction there, or the last of its memory
 	DowntimeMS       float64     `json:"downtime_ms"`       // 0 unless completed
 	DowntimeMeasured string      `json:"downtime_measured"` // "clock", "upper bound", or "" if there was none
 	Phases           []PhaseTime `json:"phases"`
