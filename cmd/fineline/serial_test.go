@@ -79,7 +79,7 @@ func TestSerialStdin(t *testing.T) {
 		case 0:
 			_, err = io.WriteString(in, "c")
 		case 1:
-			_, err = io.WriteString(in, "noise\r\nq") // which checks and powers off
+			_, err = io.WriteString(in, "junk\r\nq") // which checks and powers off
 			err = firstError(err, in.Close())
 		}
 		if err != nil {

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fineline-vmm/fineline/cmd/internal/relay"
+	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/vmm/api"
+)
+
+// slowPostcopy is a guest that has left ahead of its memory, over a slow link that a test can cut.
+type slowPostcopy struct {
+	*house
+	src, dst *machine
+	direct   string // the destination's own address
+	link     *relay.Relay
+	before   uint64          // the guest's steps before it left
+	told     <-chan struct{} // closed when `migrate` has its result
+	result   *migration.Result
+	err      error
+}
+
+func startSlowPostcopy(t *testing.T) *slowPostcopy {
+	h := newHouse(t)
+	p := &slowPostcopy{house: h, src: h.startDirty("src", "", "pages=8192 lines=4 rate=200 verify=1 progress=0", "--memory", "96M")}
+	p.dst, p.direct = h.startIncoming("dst", "")
+	var err error
+	if p.link, err = relay.Start(h.path("link"), h.path("dst.mig"), relay.Link{BitsPerS: 8e6}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.link.Close() })
+	p.before = p.src.check()
+	r := request("unix:" + h.path("link"))
+	r.MemoryMode, r.Granularity, r.Compression = "Postcopy", "page", "none" // so that it takes its time
+	told := make(chan struct{})
+	p.told = told
+	go func() {
+		defer close(told)
+		p.result, p.err = p.src.Migrate(h.ctx, r, ignoreProgress)
+	}()
+	p.src.awaitPhase(api.Serving)
+	p.dst.awaitPhase(api.Running)
+	return p
+}
+
+func (p *slowPostcopy) wantError(what string, err error, part string) {
+	p.t.Helper()
+	if err == nil || !strings.Contains(err.Error(), part) {
+		p.t.Errorf("%s: %v; want %q in it", what, err, part)
+	}
+}
+
+// cut ends the link, and waits until both sides say so.
+func (p *slowPostcopy) cut() {
+	p.t.Helper()
+	p.link.Close()
+	for m, want := range map[*machine]string{p.src: `"phase":"reconnecting"`, p.dst: `"stalled":"`} {
+		p.eventually(m.name+" says that the connection is lost", func() bool {
+			status, err := m.API.Migration(p.ctx)
+			return err == nil && strings.Contains(string(status), want)
+		})
+	}
+}
+
+// TestRecover: while memory follows the guest nothing can be undone, and a link that is cut is replaced by another way to
+// the same destination.
+func TestRecover(t *testing.T) {
+	p := startSlowPostcopy(t)
+	p.wantError("cancel", p.src.API.CancelMigration(p.ctx), "too late: the guest runs at the destination")
+	p.wantError("stop", p.src.API.Stop(p.ctx), "MiB of its memory would be lost")
+	p.wantError("recover", p.src.API.RecoverMigration(p.ctx, api.RecoverRequest{}), "the connection stands")
+	p.wantError("onward", p.dst.API.StartMigration(p.ctx, request("unix:/nowhere")), "memory is still arriving: ")
+
+	p.cut()
+	p.wantError("recover over a link that is cut", p.src.API.RecoverMigration(p.ctx, api.RecoverRequest{}), "still waits for its memory")
+	p.wantError("recover at nobody's address", p.src.API.RecoverMigration(p.ctx, api.RecoverRequest{DestinationURL: "unix:/nowhere"}), "cannot reach")
+	out, errs, code := run(t, "migrate", "--recover", "--api", p.src.APIPath, "--to", p.direct, "--json")
+	if code != 0 || !bytes.Contains(out, []byte(`"status":"completed"`)) || !bytes.Contains(out, []byte(`"recovered_times":1`)) {
+		t.Fatalf("recover: %d, %s%s\n%s", code, out, errs, p.src.Stderr())
+	}
+	<-p.told
+	if p.err != nil || p.result.Status != migration.StatusCompleted || p.result.RecoveredTimes != 1 {
+		t.Errorf("migrate: %v, %+v", p.err, p.result)
+	}
+	if code := p.src.awaitExit(); code != 0 {
+		t.Errorf("the source ended with %d", code)
+	}
+	if after := p.dst.checkRuns(); after < p.before {
+		t.Errorf("the guest went from %d steps back to %d", p.before, after)
+	}
+	p.dst.stop()
+}
+
+// TestEndOfServing: the first signal to a source whose guest has left says what it would cost, the second one costs it.
+func TestEndOfServing(t *testing.T) {
+	p := startSlowPostcopy(t)
+	signal := func() {
+		if err := unix.Kill(p.src.PID(), unix.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signal()
+	p.eventually("the source warns", func() bool { return strings.Contains(p.src.Stderr(), "a second signal ends it at once") })
+	p.src.awaitPhase(api.Serving)
+	signal()
+	if code := p.src.awaitExit(); code != 1 || !strings.Contains(p.src.Stderr(), "the guest there is lost with it") {
+		t.Errorf("the source ended with %d:\n%s", code, p.src.Stderr())
+	}
+	<-p.told
+	if p.err != nil || p.result.Status != migration.StatusFailed {
+		t.Errorf("migrate: %v, %+v", p.err, p.result)
+	}
+	if code := p.dst.awaitExit(); code != 1 || !strings.Contains(p.dst.Stderr(), "fineline: a part of the guest's memory is lost: the source died") {
+		t.Errorf("the destination ended with %d:\n%s", code, p.dst.Stderr())
+	}
+	p.dst.checkLeftovers()
+}
