@@ -168,10 +168,13 @@ func perSecond(n uint64, took time.Duration) float64 {
 // dirtyLines completes the newest finished round with the lines that the one after it sent.
 func (s *sender) dirtyLines(sent uint64) {
 	n := len(s.result.Rounds)
-	if n == 0 || s.opts.Granularity != GranularityLine || s.result.Rounds[n-1].Paused {
+	if n == 0 || s.opts.Granularity != GranularityLine {
 		return
 	}
 	last := &s.result.Rounds[n-1]
+	if last.Paused || last.RemainingPages == 0 { // what follows was written later
+		return
+	}
 	last.DirtyLinesPerS = perSecond(sent, last.took)
 }
 

@@ -213,7 +213,7 @@ func TestEstimate(t *testing.T) {
 func TestRates(t *testing.T) {
 	s := &sender{}
 	s.opts.Granularity = GranularityLine
-	s.result.Rounds = []Round{{took: 2 * time.Second}}
+	s.result.Rounds = []Round{{RemainingPages: 1, took: 2 * time.Second}}
 	s.dirtyLines(600)
 	s.result.Rounds = append(s.result.Rounds, Round{took: time.Second, Paused: true})
 	s.dirtyLines(1)

@@ -13,18 +13,19 @@ import (
 	"github.com/fineline-vmm/fineline/cmd/internal/workload"
 )
 
-// The demo's load: a few lines are written again and again and most now and then, so rounds
-// shrink and the picture shows how pre-copy converges.
+// The demo's load and link are such that pages would not do: the guest dirties them faster than the link carries them, and their
+// lines far slower. A few lines are written again and again and most now and then, so that rounds shrink.
 const (
 	demoMemoryMiB = 512
-	demoPages     = 16384
-	demoLines     = 4
-	demoRate      = 2000 // lines a second of each vCPU
+	demoPages     = 2048
+	demoLines     = 32
+	demoRate      = 20000   // lines a second of each vCPU
+	demoBandwidth = 4 << 20 // bytes a second
 )
 
 func newDemoCommand() *cobra.Command {
 	var asJSON bool
-	maxBandwidth := sizeBytes(32 << 20)
+	maxBandwidth := sizeBytes(demoBandwidth)
 	maxDowntime := 50 * time.Millisecond
 	c := &cobra.Command{
 		Use:   "demo",

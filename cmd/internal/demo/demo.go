@@ -74,8 +74,8 @@ func Run(ctx context.Context, o Options, show Show) (_ *Report, err error) {
 	show.Step("destination  pid %d waits at %s", destination.PID(), destination.Incoming)
 
 	r := &Report{KVM: kind, MemoryMiB: o.MemoryMiB, Load: o.Load}
-	// As many stores as there are lines: by then most pages have been written.
-	if r.Before, err = source.Guest.AwaitSteps(ctx, o.Load.Pages); err != nil {
+	// As many stores as there are lines: by then there is memory to move.
+	if r.Before, err = source.Guest.AwaitSteps(ctx, o.Load.Pages*o.Load.Lines); err != nil {
 		return nil, err
 	}
 	show.Step("the guest's own check at the source: %d stores, %d mismatches", r.Before.Steps, r.Before.Mismatches)

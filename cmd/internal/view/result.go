@@ -7,6 +7,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/fineline-vmm/fineline/coherence/diff"
+	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
@@ -31,6 +33,7 @@ func Rows(r *migration.Result) []Row {
 	}
 	rows = appendIf(rows, r.Granularity == string(migration.GranularityLine) && r.LinesSent != 0,
 		"lines sent", fmt.Sprintf("%d of 64 bytes; %d pages were as the destination had them", r.LinesSent, clean))
+	rows = append(rows, byThePage(r)...)
 	rows = appendIf(rows, r.BaselineBytes != 0, "baselines", Bytes(float64(r.BaselineBytes))+" of memory at the source")
 	rows = append(rows, Row{"rounds", fmt.Sprint(len(r.Rounds))})
 	rows = appendIf(rows, r.ThrottlePercent != 0, "slowed down", fmt.Sprintf("the guest, by %d %% of its time", r.ThrottlePercent))
@@ -39,6 +42,22 @@ func Rows(r *migration.Result) []Row {
 	}
 	return appendIf(rows, r.Status == migration.StatusCompleted && r.Mode != string(wire.ModeLocal) && !r.Converged,
 		"note", "the guest wrote faster than the link; the downtime goal was given up")
+}
+
+// byThePage says what the rounds after the first would have sent of the same pages without a knowledge of lines.
+func byThePage(r *migration.Result) []Row {
+	var pages, lines uint64
+	for i, round := range r.Rounds {
+		if i > 0 {
+			pages += round.Pages + round.CleanPages
+			lines += round.Lines
+		}
+	}
+	if lines == 0 || r.Granularity != string(migration.GranularityLine) {
+		return nil
+	}
+	asPages, asLines := float64(pages*memory.PageSize), float64(lines*diff.LineBytes)
+	return []Row{{"by the page", fmt.Sprintf("%s in place of %s of lines after round 1: %.1f times", Bytes(asPages), Bytes(asLines), asPages/asLines)}}
 }
 
 // postcopyRows are those of a migration whose memory followed the guest.
