@@ -12,6 +12,7 @@ LINT_DIR := $(CACHE)/tools/golangci-lint-$(LINT_VERSION)
 LINT := $(LINT_DIR)/golangci-lint
 
 FUZZTIME ?= 30s
+SOAK ?= 100
 
 # The packages whose tests need a KVM run once more where it is hardware KVM (under emulation).
 SVM_PACKAGES ?= ./guest/svm/probe ./vmm/kvm ./vmm/vector ./vmm ./cmd/fineline
@@ -22,7 +23,7 @@ KVM_USABLE := $(shell test -r /dev/kvm -a -w /dev/kvm && echo yes)
 KVM_HARDWARE := $(if $(KVM_USABLE),$(shell grep -Eqw 'vmx|svm' /proc/cpuinfo && echo yes))
 HOST_TIER := $(if $(KVM_USABLE),unit+host,unit)
 
-.PHONY: help build images generate generate-check demo test test-host test-svm test-total race lint fuzz bench deps clean
+.PHONY: help build images generate generate-check demo test test-host test-svm test-total soak race lint fuzz bench deps clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -61,6 +62,10 @@ test-host:
 
 test-svm:
 	@$(REPORT) -tier svm -o $(RESULTS)/svm.json -events $(RESULTS)/svm.events -quiet -- $(SVMTEST)
+
+soak: deps ## migrations as often as acceptance wants: 100 in each cell of the matrix, 10 of a Linux guest in each mode
+	FINELINE_SOAK=$(SOAK) go test -count=1 -timeout 6h -v -run TestMatrix ./cmd/internal/matrix
+	go run ./guest/svm/cmd/svmtest -v -timeout 1h -env FINELINE_SOAK=$(SOAK) -run TestLinuxMigratesInEveryMode -bin ./cmd/fineline ./cmd/fineline
 
 race: ## the unit and host tests under the race detector (which needs a C compiler)
 	CGO_ENABLED=1 go test -race ./...

@@ -54,16 +54,16 @@ func (m *memcheck) checkClock(begin span, downtime float64) {
 // TestLinuxMigratesInEveryMode moves stock Linux that checks its memory and its clocks and compresses data.
 func TestLinuxMigratesInEveryMode(t *testing.T) {
 	image := vmmtest.NeedLinux(t)
-	each := 2
+	each, guard := 2, linuxHangGuard
 	if soak() {
-		each = 10
+		each, guard = 10, 4*linuxHangGuard
 	}
 	dir, err := os.MkdirTemp("", "fl")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	ctx, cancel := context.WithTimeout(t.Context(), linuxHangGuard)
+	ctx, cancel := context.WithTimeout(t.Context(), guard)
 	defer cancel()
 
 	guest := newMemcheck(ctx, t)

@@ -128,7 +128,12 @@ func ignoreProgress(migration.Progress) {}
 // move migrates and insists on success.
 func (m *machine) move(to string) *migration.Result {
 	m.h.t.Helper()
-	r, err := m.Migrate(m.h.ctx, request(to), ignoreProgress)
+	return m.moveAs(request(to))
+}
+
+func (m *machine) moveAs(request api.MigrationRequest) *migration.Result {
+	m.h.t.Helper()
+	r, err := m.Migrate(m.h.ctx, request, ignoreProgress)
 	if err != nil {
 		m.h.t.Fatalf("%s: %v\n%s", m.name, err, m.Stderr())
 	}

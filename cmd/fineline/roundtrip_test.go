@@ -9,8 +9,8 @@ import (
 	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
-// TestBackAndForth moves one guest from process to process a hundred times under each pattern. Each
-// destination is a new process, the next source the one before. No line may be lost, and time and
+// TestBackAndForth moves one guest from process to process a hundred times under each pattern, in one mode after the
+// other. Each destination is a new process, the next source the one before. No line may be lost, and time and
 // steps only go forward.
 func TestBackAndForth(t *testing.T) {
 	vmmtest.NeedKVM(t)
@@ -42,7 +42,14 @@ func (h *house) backAndForth(migrations int, cmdline string, args ...string) {
 			to = freePort(h.t)
 		}
 		next := h.start(fmt.Sprintf("m%d", n%2+1), "", "--incoming", to)
-		r := at.move(to)
+		how := request(to)
+		switch n % 3 {
+		case 1:
+			how.MemoryMode = "Postcopy"
+		case 2:
+			how.MemoryMode, how.DowntimeMS = "Hybrid", 1 // so that it does not converge
+		}
+		r := at.moveAs(how)
 		downtimeMS, totalMS = downtimeMS+r.DowntimeMS, totalMS+r.TotalMS
 		if code := at.awaitExit(); code != 0 {
 			h.t.Fatalf("migration %d: the source ended with %d\n%s", n, code, at.Stderr())

@@ -52,26 +52,26 @@ func seeded(t *testing.T) *rand.Rand {
 // dirty log and by the ring. Each guest goes through all modes.
 func TestShapes(t *testing.T) {
 	rng := seeded(t)
-	shapes := []struct {
+	type shape struct {
 		name    string
 		cfg     vmm.Config
 		cmdline string
-	}{
-		{"64 MiB", vmm.Config{CPUs: 1, MemoryBytes: 64 << 20}, "pages=4096 lines=1"},
-		{"8 GiB", vmm.Config{CPUs: 2, MemoryBytes: 8 << 30}, "pages=16384 lines=1 vcpus=2 pattern=seq"},
-		{"above 4 GiB", vmm.Config{CPUs: 2, MemoryBytes: 5 << 30}, "base=0x100000000 pages=4096 lines=2 vcpus=2"},
-		{"across the hole's end", vmm.Config{CPUs: 1, MemoryBytes: 5 << 30}, "base=0x13ff00000 pages=256"},
-		{"huge pages", vmm.Config{CPUs: 2, MemoryBytes: 64 << 20, HugePages: true}, "pages=2048 vcpus=2"},
+		rings   []bool
+	}
+	both := []bool{false, true}
+	shapes := []shape{
+		{"64 MiB", vmm.Config{CPUs: 1, MemoryBytes: 64 << 20}, "pages=4096 lines=1", both},
+		{"8 GiB", vmm.Config{CPUs: 2, MemoryBytes: 8 << 30}, "pages=16384 lines=1 vcpus=2 pattern=seq", both},
+		{"above 4 GiB", vmm.Config{CPUs: 2, MemoryBytes: 5 << 30}, "base=0x100000000 pages=4096 lines=2 vcpus=2", both},
+		{"the last pages", vmm.Config{CPUs: 1, MemoryBytes: 5 << 30}, "base=0x17ff00000 pages=256", both},
+		{"huge pages", vmm.Config{CPUs: 2, MemoryBytes: 64 << 20, HugePages: true}, "pages=2048 vcpus=2", both},
 	}
 	for cpus := 1; cpus <= 8; cpus++ {
-		shapes = append(shapes, struct {
-			name    string
-			cfg     vmm.Config
-			cmdline string
-		}{fmt.Sprintf("%d vCPUs", cpus), vmm.Config{CPUs: cpus, MemoryBytes: 32 << 20}, fmt.Sprintf("vcpus=%d pages=512 rate=20000", cpus)})
+		shapes = append(shapes, shape{fmt.Sprintf("%d vCPUs", cpus), vmm.Config{CPUs: cpus, MemoryBytes: 32 << 20},
+			fmt.Sprintf("vcpus=%d pages=512 rate=20000", cpus), both[cpus%2 : cpus%2+1]})
 	}
-	for i, s := range shapes {
-		for _, ring := range []bool{i%2 == 0, i%2 != 0}[:1+len(s.cmdline)%2] {
+	for _, s := range shapes {
+		for _, ring := range s.rings {
 			t.Run(fmt.Sprintf("%s, ring %t", s.name, ring), func(t *testing.T) {
 				s.cfg.DirtyRing = ring
 				g := boot(t, s.cfg, "progress=0 "+s.cmdline)
