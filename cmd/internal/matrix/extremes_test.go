@@ -34,6 +34,24 @@ func (g *guest) mustMigrate(p trip) *migration.Result {
 	return r
 }
 
+// mayBeRefused is mustMigrate where the host's pool of huge pages, whose pages cannot be missing, may be in use: then
+// the destination says so before the guest is paused.
+func (g *guest) mayBeRefused(p trip) {
+	g.t.Helper()
+	r, err := g.migrate(p)
+	var refused *migration.RefusedError
+	if errors.As(err, &refused) && len(r.Rounds) == 0 && g.m.Status() == vmm.Running {
+		g.t.Log(err)
+		err = nil
+	}
+	if err == nil {
+		err = g.arrived()
+	}
+	if err != nil {
+		g.t.Fatalf("%v: %v", p, err)
+	}
+}
+
 func (g *guest) mustAsk() {
 	g.t.Helper()
 	if err := g.ask(); err != nil {
@@ -77,6 +95,10 @@ func TestShapes(t *testing.T) {
 				g := boot(t, s.cfg, "progress=0 "+s.cmdline)
 				for _, n := range rng.Perm(len(modes)) {
 					g.goForward(1000)
+					if s.cfg.HugePages && modes[n] != wire.ModePrecopy {
+						g.mayBeRefused(to(modes[n]))
+						continue
+					}
 					g.mustMigrate(to(modes[n]))
 				}
 				g.mustAsk()
@@ -124,7 +146,7 @@ func TestCancelAndRetry(t *testing.T) {
 	rng := seeded(t)
 	g := boot(t, vmm.Config{CPUs: 2}, "pages=512 vcpus=2 rate=100000 progress=0")
 	cancelled := map[string]int{}
-	for range 30 {
+	for range 15 {
 		p := to(modes[rng.IntN(len(modes))])
 		p.opts.MaxBandwidthBytesPerS = 32 << 20 // so that there is something to cancel
 		p.opts.Streams = 1 + rng.IntN(4)
