@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -40,6 +41,15 @@ func (w *world) leave(name string) {
 	}
 	if w.tell != nil {
 		w.tell("stop")
+	}
+}
+
+// await waits until one of those wanted runs the guest: a side holds its guest in the background.
+func (w *world) await(wanted []string) {
+	for deadline := time.Now().Add(hangGuard / 4); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if runner, _ := w.who(); slices.Contains(wanted, runner) {
+			return
+		}
 	}
 }
 
@@ -111,6 +121,15 @@ func machineOf(mem *memory.Guest, w *world, name string) *machine {
 
 // boot fills the RAM with a pattern and starts the guest.
 func (m *machine) boot() error {
+	if err := m.fill(); err != nil {
+		return err
+	}
+	m.owned = true
+	m.start()
+	return nil
+}
+
+func (m *machine) fill() error {
 	i := 0
 	for _, r := range m.mem.Regions() {
 		for off := uint64(0); off < r.SizeBytes; off += memory.PageSize {
@@ -123,8 +142,6 @@ func (m *machine) boot() error {
 			}
 		}
 	}
-	m.owned = true
-	m.start()
 	return nil
 }
 
@@ -176,20 +193,30 @@ func (m *machine) hush() (wasRunning bool) {
 	if !m.running {
 		return false
 	}
+	m.tellStop()
+	<-m.stopped
+	return true
+}
+
+// tellStop makes the guest's goroutine end after its step. Precondition: mu.
+func (m *machine) tellStop() {
 	select {
 	case <-m.stop:
 	default:
 		close(m.stop)
 	}
-	<-m.stopped
-	return true
 }
 
 // die is the end of the process, whatever it is doing.
 func (m *machine) die() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.halt()
+	if m.running {
+		// Its guest may wait for a page that this very goroutine was about to store, so nobody waits for it.
+		m.tellStop()
+		m.running = false
+		m.world.leave(m.name)
+	}
 	m.dead, m.owned = true, false
 }
 
@@ -198,6 +225,9 @@ func (m *machine) end() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.halt()
+	if m.stopped != nil {
+		<-m.stopped // also of one that died
+	}
 }
 
 // alive locks the machine, unless it is dead.
@@ -234,8 +264,18 @@ func (m *machine) Pause() error {
 	if err != nil {
 		return err
 	}
-	defer unlock()
 	m.pauses++
+	running, stopped := m.running, m.stopped
+	if running {
+		m.tellStop()
+	}
+	unlock()
+	if !running {
+		return nil
+	}
+	<-stopped // it may wait for a page; a process can die meanwhile
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.halt()
 	return nil
 }

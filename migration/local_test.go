@@ -9,13 +9,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fineline-vmm/fineline/memory"
-	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
@@ -131,18 +131,12 @@ func TestLocal(t *testing.T) {
 
 // TestLocalLawAtEveryPoint is TestLawAtEveryPoint where both sides have the same memory.
 func TestLocalLawAtEveryPoint(t *testing.T) {
-	for _, point := range inject.Points() {
-		for _, action := range inject.Actions() {
-			t.Run(fmt.Sprintf("%s=%s", point, action), func(t *testing.T) {
-				t.Parallel()
-				p := newLocalPair(t)
-				p.failAt(point, action)
-				out := p.migrate()
-				p.verifyLaw(lawfulOwners(point, action)...)
-				p.verifyReports(out)
-			})
-		}
-	}
+	cases := slices.DeleteFunc(lawCases(), func(c lawCase) bool {
+		return c.mode != wire.ModePrecopy || onlyWith[c.point] != nil // there are no rounds
+	})
+	eachLawCase(t, cases, func(t *testing.T, c lawCase) {
+		newLocalPair(t).verifyCase(c, "unix:"+filepath.Join(t.TempDir(), "s"))
+	})
 }
 
 // faultyUnix is a faultyConn through which descriptors pass.

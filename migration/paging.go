@@ -34,14 +34,34 @@ func (s *session) expectMemory(payload []byte) error {
 	if err != nil {
 		return err
 	}
-	pager, err := postcopy.NewPager(demand, postcopy.PagerOptions{
+	pager, err := postcopy.NewPager(&injectedMemory{demand, s}, postcopy.PagerOptions{
 		Predictor: s.l.opts.Predictor, RAM: s.mem.regions, PeerTimeout: s.l.opts.PeerTimeout,
 	})
 	if err != nil {
 		return errors.Join(err, demand.Close())
 	}
 	s.paging = &paging{demand: demand, pager: pager, recoveries: make(chan *visitor), done: make(chan struct{})}
-	return nil
+	return s.inject(inject.DestinationAbsent)
+}
+
+// injectedMemory lets a test fail the arrival of a page.
+type injectedMemory struct {
+	*memory.Demand
+	s *session
+}
+
+func (m *injectedMemory) Fill(gpa memory.GPA, fn func(page []byte) error) (bool, error) {
+	if err := m.s.inject(inject.DestinationPage); err != nil {
+		return false, err
+	}
+	return m.Demand.Fill(gpa, fn)
+}
+
+func (m *injectedMemory) FillZero(gpa memory.GPA) (bool, error) {
+	if err := m.s.inject(inject.DestinationPage); err != nil {
+		return false, err
+	}
+	return m.Demand.FillZero(gpa)
 }
 
 // rehearseMemory finds out, while the guest runs at the source, whether pages of this machine can come when they
@@ -84,6 +104,7 @@ func (s *session) page() error {
 		guest.set(false)
 		s.log.Info("migration: the guest goes on, its memory arrives again")
 		s.stalled(nil)
+		err = s.inject(inject.DestinationRecovered)
 	}
 }
 

@@ -189,6 +189,7 @@ func (p *pair) plan(text string) {
 			}
 			close(p.deaths.of(s.process.PID))
 		})
+		p.t.Cleanup(s.hooks.plan.Release)
 	}
 }
 
@@ -304,6 +305,7 @@ func (p *pair) migrate() outcomes {
 // side's name, or nobody) runs the guest now.
 func (p *pair) verifyLaw(wanted ...string) {
 	p.t.Helper()
+	p.world.await(wanted)
 	runner, violation := p.world.who()
 	if violation != "" {
 		p.t.Errorf("two runners: %s", violation)

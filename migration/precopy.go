@@ -94,6 +94,9 @@ func (s *sender) outlook() outlook {
 // liveRound sends s.dirty with the guest running, waits until the destination has stored it, and
 // collects what was written meanwhile.
 func (s *sender) liveRound(ctx context.Context) error {
+	if err := s.inject(inject.SourceRound); err != nil {
+		return err
+	}
 	began := s.clock.Now()
 	s.reporter.roundBegan(began)
 	sum, sent, err := s.sendRound(ctx)
@@ -165,6 +168,9 @@ func (s *sender) addRound(sum tally, bytes uint64, took time.Duration) {
 
 // writeBatch puts one batch on a stream. It runs in a pump's second goroutine.
 func (s *sender) writeBatch(ctx context.Context, limit *throttle, stream int, b *wire.Batch) error {
+	if err := s.inject(inject.SourceBatch); err != nil {
+		return err
+	}
 	if !s.paused {
 		if err := limit.wait(ctx, b.WireBytes()); err != nil {
 			return err

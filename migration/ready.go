@@ -17,7 +17,7 @@ func (s *session) ready(ctx context.Context) error {
 	// A READY that does not arrive is a lost connection, which the read below finds.
 	_ = s.visitor.send(wire.TypeReady, nil)
 	for {
-		_, err := s.next(ctx, wire.TypeCommit, wire.TypeAbort)
+		_, err := s.word(ctx)
 		if err == nil && s.l.ctx.Err() != nil {
 			err = net.ErrClosed // whoever stopped this process did so before the commit
 		}
@@ -37,6 +37,15 @@ func (s *session) ready(ctx context.Context) error {
 			return s.own()
 		}
 	}
+}
+
+// word waits for the source's. A source that is silent for long is as good as lost: on a new connection it can
+// still say what it wants, and without one there is a doubt, which a human may end.
+func (s *session) word(ctx context.Context) (wire.Frame, error) {
+	silence := fmt.Errorf("%w: %w: no word after %s for %v", ErrConnectionLost, ErrPeerSilent, wire.TypeReady, s.l.opts.PeerTimeout)
+	bounded, cancel := context.WithTimeoutCause(ctx, s.l.opts.PeerTimeout, silence)
+	defer cancel()
+	return s.next(bounded, wire.TypeCommit, wire.TypeAbort)
 }
 
 // outcome is how a wait without a connection ended.

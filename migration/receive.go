@@ -320,6 +320,9 @@ func (s *session) roundEnd(f wire.Frame, streams *streamReaders) error {
 	if err := streams.wait(); err != nil {
 		return err
 	}
+	if err := s.inject(inject.DestinationRound); err != nil {
+		return err
+	}
 	if end.Paused {
 		s.paused = true
 		return nil

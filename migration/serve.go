@@ -30,11 +30,22 @@ func (s *sender) sendAbsent(ctx context.Context) ([]byte, error) {
 	}
 	s.result.SwitchedToPostcopy = true
 	s.server = postcopy.NewServer(s.src.Memory(), s.dirty, postcopy.ServerOptions{
-		Encoder: s.absentEncoder(), Limit: s.limit.wait, PeerTimeout: s.opts.PeerTimeout,
+		Encoder: s.absentEncoder(), Limit: s.beforePush, PeerTimeout: s.opts.PeerTimeout,
 		Compress: s.opts.Compression == CompressionZstd,
 	})
 	absent := wire.AppendAbsent(nil, s.dirty.Range)
-	return state, s.link.send(ctx, func(w *wire.Writer) error { return w.Bytes(wire.TypeAbsent, absent) })
+	if err := s.link.send(ctx, func(w *wire.Writer) error { return w.Bytes(wire.TypeAbsent, absent) }); err != nil {
+		return nil, err
+	}
+	return state, s.inject(inject.SourceAbsent)
+}
+
+// beforePush is asked before each frame of the background.
+func (s *sender) beforePush(ctx context.Context, sizeBytes int) error {
+	if err := s.inject(inject.SourcePush); err != nil {
+		return err
+	}
+	return s.limit.wait(ctx, sizeBytes)
 }
 
 // sendTouched sends those of s.dirty that the restore of the state looks for, and takes them out.
@@ -129,7 +140,7 @@ func (s *sender) serve() error {
 		}
 		s.result.RecoveredTimes++
 		s.serving.recovered++
-		err = nil
+		err = s.inject(inject.SourceRecovered)
 	}
 }
 

@@ -42,7 +42,7 @@ func (s *sender) abandon(ctx context.Context, cause error) error {
 	told := false
 	if noted != nil && s.stateSent {
 		told = true
-		if s.tellAbort(reason); !s.discarded {
+		if s.tellAbort(reason, false); !s.discarded {
 			return s.inDoubt(fmt.Errorf("%w; and %w", cause, noted))
 		}
 	}
@@ -60,24 +60,26 @@ func (s *sender) abandon(ctx context.Context, cause error) error {
 	}
 	s.unburden()
 	if !told {
-		s.tellAbort(reason)
+		var refused *RefusedError
+		s.tellAbort(reason, errors.As(cause, &refused))
 	}
 	return cause
 }
 
-// tellAbort lets the destination know, and learns whether it has thrown the guest away.
-func (s *sender) tellAbort(reason wire.Reason) {
-	if s.peer == nil || s.discarded {
+// tellAbort lets the destination know, unless it has refused, and learns whether it has thrown the guest away.
+func (s *sender) tellAbort(reason wire.Reason, refused bool) {
+	if s.peer == nil || s.discarded || refused {
+		return
+	}
+	if s.abortNow(reason) == nil {
+		s.discarded = true
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*abortGrace)
 	defer cancel()
-	if s.link != nil && s.link.ctx.Err() == nil && s.abortOver(ctx, reason) == nil {
-		s.discarded = true
-		return
-	}
-	// A destination that is not ready discards when the connection ends; a ready one waits to be told.
-	for try := 0; s.stateSent && !s.discarded && try < abortRetries; try++ {
+	// A destination that hears of the end of the connection discards, but for a ready one, which waits to be told. On a
+	// link that stands still it hears nothing: a new connection tells it.
+	for try := 0; !s.discarded && try < abortRetries; try++ {
 		verdict, err := s.ask(ctx, reason)
 		if err == nil && verdict.Fate == wire.FateDiscarded {
 			s.discarded = true
@@ -87,6 +89,16 @@ func (s *sender) tellAbort(reason wire.Reason) {
 			return
 		}
 	}
+}
+
+// abortNow tells the destination over the connection that there is, if that is good for anything.
+func (s *sender) abortNow(reason wire.Reason) error {
+	if s.link == nil || s.link.ctx.Err() != nil || s.link.torn.Load() {
+		return ErrConnectionLost
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), abortGrace)
+	defer cancel()
+	return s.abortOver(ctx, reason)
 }
 
 // abortOver sends ABORT over the current connection and waits for the answer.

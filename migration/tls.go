@@ -165,8 +165,20 @@ func (e *TLSError) Unwrap() error { return e.Cause }
 
 type dialer = func(context.Context) (net.Conn, error)
 
+// reached lets a fault plan get at what dial returns, below TLS.
+func (o *SendOptions) reached(dial dialer) dialer {
+	return func(ctx context.Context) (net.Conn, error) {
+		conn, err := dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return o.hooks.plan.Over(conn), nil
+	}
+}
+
 // secured puts TLS, if it is wanted, on what dial returns.
 func (o *SendOptions) secured(to Address, dial dialer) dialer {
+	dial = o.reached(dial)
 	if o.TLS == nil {
 		var once sync.Once
 		return func(ctx context.Context) (net.Conn, error) {
@@ -200,6 +212,7 @@ func (o *SendOptions) secured(to Address, dial dialer) dialer {
 
 // secured puts TLS, if it is wanted, on an accepted connection. Its handshake is greet's.
 func (l *Listener) secured(raw net.Conn) net.Conn {
+	raw = l.plan.Over(raw)
 	if l.opts.TLS == nil {
 		return raw
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,7 +20,6 @@ import (
 	logrustest "github.com/sirupsen/logrus/hooks/test"
 
 	"github.com/fineline-vmm/fineline/memory"
-	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/tlstest"
 )
 
@@ -228,20 +228,12 @@ const hangGuard = time.Minute
 // TestTLSLawAtEveryPoint is TestLawAtEveryPoint over TLS.
 func TestTLSLawAtEveryPoint(t *testing.T) {
 	config := newPKI(t).good()
-	for _, point := range inject.Points() {
-		for _, action := range inject.Actions() {
-			t.Run(fmt.Sprintf("%s=%s", point, action), func(t *testing.T) {
-				t.Parallel()
-				p := newPair(t)
-				p.failAt(point, action)
-				p.opts.TLS, p.listenTLS = config, config
-				p.listen("tcp:127.0.0.1:0")
-				out := p.migrate()
-				p.verifyLaw(lawfulOwners(point, action)...)
-				p.verifyReports(out)
-			})
-		}
-	}
+	cases := slices.DeleteFunc(lawCases(), func(c lawCase) bool { return c.passing > 1 })
+	eachLawCase(t, cases, func(t *testing.T, c lawCase) {
+		p := newPair(t)
+		p.opts.TLS, p.listenTLS = config, config
+		p.verifyCase(c, "tcp:127.0.0.1:0")
+	})
 }
 
 // TestTLSFailEveryOperation is TestFailEveryOperation below TLS, its handshake included.

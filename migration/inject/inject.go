@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,35 +15,45 @@ import (
 // EnvVar names the environment variable that holds the plan.
 const EnvVar = "FINELINE_INJECT"
 
-// Point names the instant right after one phase was journalled and before anything that follows it.
+// Point names an instant of a migration. Where a phase is journalled it is right after that, and before
+// anything that follows it.
 type Point string
 
-// The points, in the order in which a migration passes them.
+// The points, in the order in which a migration passes them. Those that say so are passed many times.
 const (
 	SourcePreflight  Point = "source.preflight"
 	SourcePrecopy    Point = "source.precopy"
+	SourceRound      Point = "source.round" // before each round while the guest runs
+	SourceBatch      Point = "source.batch" // before each batch of pages of a round, paused ones too
 	SourcePaused     Point = "source.paused"
+	SourceAbsent     Point = "source.absent" // ABSENT was sent, STATE was not
 	SourceStateSent  Point = "source.state-sent"
 	SourceCommitSent Point = "source.commit-sent"
 	SourceServing    Point = "source.serving"
+	SourcePush       Point = "source.push"      // before each batch of pages of the background in post-copy
+	SourceRecovered  Point = "source.recovered" // each time a connection in post-copy was replaced
 	SourceDone       Point = "source.done"
 	SourceCancelled  Point = "source.cancelled"
 	SourceFailed     Point = "source.failed"
 
 	DestinationAccepted  Point = "destination.accepted"
 	DestinationReceiving Point = "destination.receiving"
+	DestinationRound     Point = "destination.round"  // each round is stored, ROUND_ACK was not sent
+	DestinationAbsent    Point = "destination.absent" // the pages of ABSENT are absent
 	DestinationReady     Point = "destination.ready"
 	DestinationOwner     Point = "destination.owner"
 	DestinationPaging    Point = "destination.paging"
+	DestinationPage      Point = "destination.page"      // before each page that arrives in post-copy is stored
+	DestinationRecovered Point = "destination.recovered" // each time the source came back in post-copy
 	DestinationComplete  Point = "destination.complete"
 	DestinationDiscarded Point = "destination.discarded"
 )
 
 var points = []Point{
-	SourcePreflight, SourcePrecopy, SourcePaused, SourceStateSent, SourceCommitSent,
-	SourceServing, SourceDone, SourceCancelled, SourceFailed,
-	DestinationAccepted, DestinationReceiving, DestinationReady, DestinationOwner,
-	DestinationPaging, DestinationComplete, DestinationDiscarded,
+	SourcePreflight, SourcePrecopy, SourceRound, SourceBatch, SourcePaused, SourceAbsent, SourceStateSent, SourceCommitSent,
+	SourceServing, SourcePush, SourceRecovered, SourceDone, SourceCancelled, SourceFailed,
+	DestinationAccepted, DestinationReceiving, DestinationRound, DestinationAbsent, DestinationReady, DestinationOwner,
+	DestinationPaging, DestinationPage, DestinationRecovered, DestinationComplete, DestinationDiscarded,
 }
 
 // Points lists every point; tests enumerate it.
@@ -53,42 +65,72 @@ type Action string
 // The actions.
 const (
 	Kill  Action = "kill"  // SIGKILL to this process: no deferred call runs
-	Cut   Action = "cut"   // the connection to the peer is closed
+	Cut   Action = "cut"   // the connections to the peer are closed
+	Stall Action = "stall" // the connections to the peer carry nothing any more and stay open
 	Error Action = "error" // the step that would follow fails
 )
 
 // Actions lists every action; tests enumerate it.
-func Actions() []Action { return []Action{Kill, Cut, Error} }
+func Actions() []Action { return []Action{Kill, Cut, Stall, Error} }
 
 // ErrInjected is the cause of every failure made by the Error action.
 var ErrInjected = errors.New("injected fault")
 
-// Plan says what happens where. A nil Plan does nothing. It is read-only once in use.
+// Plan says what happens where. A nil Plan does nothing. Its methods are safe for concurrent use.
 type Plan struct {
-	actions map[Point]Action
+	actions map[passing]Action
+	stalls  bool // one of the actions is Stall
 	kill    func()
+
+	mu     sync.Mutex
+	passed map[Point]int
+	conns  []*stallable // good ones
+	held   []*stallable // those that stand still
+}
+
+// passing is the n-th time, from 1, that a point is passed.
+type passing struct {
+	point Point
+	n     int
 }
 
 // Parse reads the form of EnvVar. The empty string is an empty plan.
 func Parse(text string) (*Plan, error) {
-	plan := &Plan{actions: map[Point]Action{}, kill: killSelf}
+	plan := &Plan{actions: map[passing]Action{}, kill: killSelf, passed: map[Point]int{}}
 	if text == "" {
 		return plan, nil
 	}
 	for item := range strings.SplitSeq(text, ",") {
-		name, action, ok := strings.Cut(item, "=")
-		if !ok {
-			return nil, fmt.Errorf("fault plan %q: %q lacks '=': want <side>.<phase>=kill|cut|error", text, item)
+		if err := plan.add(item); err != nil {
+			return nil, fmt.Errorf("fault plan %q: %w", text, err)
 		}
-		if !slices.Contains(points, Point(name)) {
-			return nil, fmt.Errorf("fault plan %q: no point is called %q; known points: %v", text, name, points)
-		}
-		if !slices.Contains(Actions(), Action(action)) {
-			return nil, fmt.Errorf("fault plan %q: unknown action %q; use kill, cut or error", text, action)
-		}
-		plan.actions[Point(name)] = Action(action)
 	}
 	return plan, nil
+}
+
+// add reads one item of a plan.
+func (p *Plan) add(item string) error {
+	where, action, ok := strings.Cut(item, "=")
+	if !ok {
+		return fmt.Errorf("%q lacks '=': want <side>.<phase>[#<n>]=kill|cut|stall|error", item)
+	}
+	name, number, many := strings.Cut(where, "#")
+	n := 1
+	if many {
+		var err error
+		if n, err = strconv.Atoi(number); err != nil || n < 1 {
+			return fmt.Errorf("%q: which passing is %q? give a number from 1", item, number)
+		}
+	}
+	if !slices.Contains(points, Point(name)) {
+		return fmt.Errorf("no point is called %q; known points: %v", name, points)
+	}
+	if !slices.Contains(Actions(), Action(action)) {
+		return fmt.Errorf("unknown action %q; use kill, cut, stall or error", action)
+	}
+	p.actions[passing{Point(name), n}] = Action(action)
+	p.stalls = p.stalls || Action(action) == Stall
+	return nil
 }
 
 // FromEnv reads the plan of this process.
@@ -100,25 +142,43 @@ func FromEnv() (*Plan, error) {
 	return plan, nil
 }
 
-// WithKill returns a plan whose Kill action calls kill instead of ending the process. A test that
-// holds both sides in one process models the death of one of them so.
-func (p *Plan) WithKill(kill func()) *Plan { return &Plan{actions: p.actions, kill: kill} }
+// WithKill returns the plan anew, nothing passed, with a Kill action that calls kill instead of ending the process. A
+// test that holds both sides in one process models the death of one of them so.
+func (p *Plan) WithKill(kill func()) *Plan {
+	return &Plan{actions: p.actions, stalls: p.stalls, kill: kill, passed: map[Point]int{}}
+}
 
-// At performs what the plan says for the point. cut closes the connection to the peer.
+// At performs what the plan says for this passing of the point. cut closes the connections to the peer.
 func (p *Plan) At(point Point, cut func()) error {
-	if p == nil {
+	if p == nil || len(p.actions) == 0 {
 		return nil
 	}
-	switch p.actions[point] {
+	switch p.actions[p.pass(point)] {
 	case Kill:
 		p.kill()
 		return fmt.Errorf("%s: %w", point, ErrInjected)
 	case Cut:
 		cut()
+	case Stall:
+		p.stall()
 	case Error:
 		return fmt.Errorf("%s: %w", point, ErrInjected)
 	}
 	return nil
+}
+
+func (p *Plan) pass(point Point) passing {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.passed[point]++
+	return passing{point, p.passed[point]}
+}
+
+// Passed is how often the point was passed so far.
+func (p *Plan) Passed(point Point) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.passed[point]
 }
 
 func killSelf() {

@@ -17,6 +17,10 @@ func TestParse(t *testing.T) {
 		{"source.nowhere=kill", false},
 		{"source.paused=explode", false},
 		{"source.paused=kill,", false},
+		{"source.paused=stall,destination.page#128=cut", true},
+		{"source.round#0=cut", false},
+		{"source.round#=cut", false},
+		{"source.round#two=cut", false},
 	} {
 		if _, err := Parse(tc.text); (err == nil) != tc.ok {
 			t.Errorf("Parse(%q) = %v, want ok=%v", tc.text, err, tc.ok)
@@ -53,6 +57,22 @@ func TestActions(t *testing.T) {
 	var none *Plan
 	if err := none.At(SourcePaused, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPassings: an item acts on its passing and on no other.
+func TestPassings(t *testing.T) {
+	plan, err := Parse("source.round#2=error,source.round#4=error")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= 5; n++ {
+		if err := plan.At(SourceRound, nil); (err != nil) != (n == 2 || n == 4) {
+			t.Errorf("passing %d: %v", n, err)
+		}
+	}
+	if n := plan.Passed(SourceRound); n != 5 {
+		t.Errorf("passed %d times", n)
 	}
 }
 

@@ -2,8 +2,11 @@ package postcopy
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
@@ -22,7 +25,9 @@ type answerer struct {
 	server *Server
 	ctx    context.Context
 	conn   Conn
-	missed *wire.Batch // of readRequests
+	missed *wire.Batch  // of readRequests
+	heard  atomic.Int64 // when the last request came, in ns after begin
+	begin  time.Time
 
 	writing sync.Mutex // held for one frame
 
@@ -32,7 +37,24 @@ type answerer struct {
 }
 
 func newAnswerer(s *Server, ctx context.Context, conn Conn) *answerer {
-	return &answerer{server: s, ctx: ctx, conn: conn, missed: wire.NewBatch(wire.MinBatchBytes), more: make(chan struct{}, 1)}
+	return &answerer{server: s, ctx: ctx, conn: conn, begin: time.Now(), missed: wire.NewBatch(wire.MinBatchBytes), more: make(chan struct{}, 1)}
+}
+
+// awaitEnd waits, when all pages have been sent, for as long as the destination may take to say that it has
+// them. It returns nil if the run ends before.
+func (a *answerer) awaitEnd() error {
+	timeout := a.server.opts.PeerTimeout
+	for last := time.Since(a.begin); ; {
+		left := timeout - (time.Since(a.begin) - max(last, time.Duration(a.heard.Load())))
+		if left <= 0 {
+			return fmt.Errorf("%w: every page was sent, and no word of their arrival came for %v", ErrPeerSilent, timeout)
+		}
+		select {
+		case <-time.After(left):
+		case <-a.ctx.Done():
+			return nil
+		}
+	}
 }
 
 func (a *answerer) readRequests() error {
@@ -43,6 +65,7 @@ func (a *answerer) readRequests() error {
 		if err != nil {
 			return connectionError(err)
 		}
+		a.heard.Store(int64(time.Since(a.begin)))
 		if pages, err = wire.DecodeRequest(pages[:0], f.Payload); err != nil {
 			return err
 		}

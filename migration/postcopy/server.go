@@ -112,16 +112,28 @@ func (s *Server) Reset(absent *memory.PageSet) error {
 // Serve delivers over the connections: requests on fault, everything else on background, which may be empty. A
 // background stream ends with ROUND_END when all pages have been sent on some connection, and requests are
 // answered on, so Serve never returns nil: it returns the cause of ctx when that ends, which is how the caller
-// says that the destination has everything, or a connection's error. After an error the same Server goes on by
-// Reset and Serve; see there.
+// says that the destination has everything, or a connection's error. When all was sent that is due within the
+// PeerTimeout, or requests are: else Serve ends with ErrPeerSilent, since a link that stands still shows nothing
+// to who only waits. After an error the same Server goes on by Reset and Serve; see there.
 func (s *Server) Serve(ctx context.Context, fault Conn, background []Conn) error {
 	g := newGroup(ctx, append([]Conn{fault}, background...))
 	a := newAnswerer(s, g.ctx, fault)
 	g.start(a.readRequests)
 	g.start(a.sendPredicted)
+	var sending sync.WaitGroup
 	for i := range background {
 		st := newStream(s, g.ctx, background[i])
-		g.startBackground(st.run)
+		sending.Add(1)
+		g.startBackground(func() error {
+			defer sending.Done()
+			return st.run()
+		})
+	}
+	if len(background) > 0 {
+		g.start(func() error {
+			sending.Wait()
+			return a.awaitEnd()
+		})
 	}
 	return g.wait()
 }
