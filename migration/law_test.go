@@ -57,7 +57,7 @@ func lawfulHeir(mode wire.Mode, point inject.Point) string {
 	case inject.SourceDone:
 		return destination
 	case inject.SourceStateSent, inject.SourceCommitSent:
-		if mode == wire.ModePrecopy {
+		if !mode.AfterCommit() {
 			return destination // it holds everything, and the source is proved dead
 		}
 		return nobody // a guest without its memory is none
@@ -166,7 +166,9 @@ func (p *pair) verifyCase(c lawCase, address string) {
 	if c.point == inject.DestinationAccepted {
 		p.opts.Timeout = 2 * time.Second // building a machine may take long: nothing else ends that wait
 	}
-	p.neverConverge()
+	if p.opts.Mode != wire.ModeLocal {
+		p.neverConverge()
+	}
 	p.failAt(c)
 	p.listen(address)
 	out := p.migrate()

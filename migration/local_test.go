@@ -134,6 +134,9 @@ func TestLocalLawAtEveryPoint(t *testing.T) {
 	cases := slices.DeleteFunc(lawCases(), func(c lawCase) bool {
 		return c.mode != wire.ModePrecopy || onlyWith[c.point] != nil // there are no rounds
 	})
+	for i := range cases {
+		cases[i].mode = wire.ModeLocal
+	}
 	eachLawCase(t, cases, func(t *testing.T, c lawCase) {
 		newLocalPair(t).verifyCase(c, "unix:"+filepath.Join(t.TempDir(), "s"))
 	})
