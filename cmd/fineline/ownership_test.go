@@ -3,12 +3,16 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/fineline-vmm/fineline/migration"
 	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/migration/wire"
 	"github.com/fineline-vmm/fineline/vmm/api"
 	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
@@ -32,6 +36,9 @@ var law = map[inject.Point]map[inject.Action]owner{
 	inject.SourcePreflight: {inject.Kill: nobody, inject.Cut: atSource, inject.Error: atSource},
 	inject.SourcePrecopy:   {inject.Kill: nobody, inject.Cut: atSource, inject.Error: atSource},
 	inject.SourcePaused:    {inject.Kill: nobody, inject.Cut: atSource, inject.Error: atSource},
+	inject.SourceRound:     {inject.Kill: nobody, inject.Cut: atSource, inject.Error: atSource},
+	inject.SourceBatch:     {inject.Kill: nobody, inject.Cut: atSource, inject.Error: atSource},
+	inject.SourceAbsent:    {inject.Kill: nobody, inject.Cut: atSource, inject.Error: atSource},
 	// The destination has it all and proves the source's death (rule 3); a living source takes it back (rule 2).
 	inject.SourceStateSent: {inject.Kill: atDestination, inject.Cut: atSource, inject.Error: atSource},
 	// The word is given: the source may only ask (rule 5).
@@ -43,22 +50,60 @@ var law = map[inject.Point]map[inject.Action]owner{
 
 	inject.DestinationAccepted:  {inject.Kill: atSource, inject.Cut: atSource, inject.Error: atSource},
 	inject.DestinationReceiving: {inject.Kill: atSource, inject.Cut: atSource, inject.Error: atSource},
+	inject.DestinationRound:     {inject.Kill: atSource, inject.Cut: atSource, inject.Error: atSource},
+	inject.DestinationAbsent:    {inject.Kill: atSource, inject.Cut: atSource, inject.Error: atSource},
 	inject.DestinationReady:     {inject.Kill: atSource, inject.Cut: atSource, inject.Error: atSource},
 	// After the commit never (rule 6).
 	inject.DestinationOwner:     {inject.Kill: nobody, inject.Cut: atDestination, inject.Error: pausedThere},
 	inject.DestinationDiscarded: {inject.Kill: atSource, inject.Cut: atSource, inject.Error: atSource},
+	// Memory that follows the guest: it is lost with either, and a lost link is replaced.
+	inject.SourceServing:        {inject.Kill: nobody, inject.Cut: atDestination, inject.Error: atDestination},
+	inject.SourcePush:           {inject.Kill: nobody, inject.Cut: atDestination, inject.Error: atDestination},
+	inject.SourceRecovered:      {inject.Kill: nobody, inject.Cut: atDestination, inject.Error: atDestination},
+	inject.DestinationPaging:    {inject.Kill: nobody, inject.Cut: atDestination, inject.Error: atDestination},
+	inject.DestinationPage:      {inject.Kill: nobody, inject.Cut: atDestination, inject.Error: atDestination},
+	inject.DestinationRecovered: {inject.Kill: nobody, inject.Cut: atDestination, inject.Error: atDestination},
+	inject.DestinationComplete:  {inject.Kill: nobody, inject.Cut: atDestination, inject.Error: atDestination},
 }
+
+// lawOf is law, with what depends on the mode. A link that stands still is as good as cut, once it is noticed.
+func lawOf(t *testing.T, mode wire.Mode, point inject.Point, action inject.Action) owner {
+	if action == inject.Kill && mode.AfterCommit() && (point == inject.SourceStateSent || point == inject.SourceCommitSent) {
+		return nobody // a guest without its memory is none
+	}
+	if action == inject.Stall {
+		action = inject.Cut
+	}
+	want, ok := law[point][action]
+	if !ok {
+		t.Errorf("the law says nothing about %s=%s", point, action)
+	}
+	return want
+}
+
+// follows are the points that only memory which follows the guest has.
+var follows = []inject.Point{
+	inject.SourceAbsent, inject.SourceServing, inject.SourcePush, inject.SourceRecovered,
+	inject.DestinationAbsent, inject.DestinationPaging, inject.DestinationPage, inject.DestinationRecovered, inject.DestinationComplete,
+}
+
+// rounds are the points that only pre-copy has, and hybrid.
+var rounds = []inject.Point{inject.SourceRound, inject.SourceBatch, inject.DestinationRound}
 
 // ownershipCase is one migration that goes wrong.
 type ownershipCase struct {
 	source, destination string // plans of faults
 	cancel              bool   // somebody cancels in the first round
 	local               bool   // the memory is handed over, not copied
+	mode                wire.Mode
 	want                owner
 }
 
 func (c ownershipCase) String() string {
 	parts := []string{}
+	if c.mode.AfterCommit() {
+		parts = append(parts, string(c.mode))
+	}
 	for _, p := range []string{c.source, c.destination} {
 		if p != "" {
 			parts = append(parts, p)
@@ -77,28 +122,13 @@ func (c ownershipCase) mayBeReady() bool {
 func enumerate(t *testing.T) []ownershipCase {
 	var cases []ownershipCase
 	for _, point := range inject.Points() {
-		if point == inject.SourceServing || point == inject.DestinationPaging || point == inject.DestinationComplete {
-			continue // memory that follows the guest: these migrations have none
+		if slices.Contains(follows, point) || slices.Contains(rounds, point) {
+			continue // see enumerateModes
 		}
 		for _, action := range inject.Actions() {
-			want, ok := law[point][action]
-			if !ok {
-				t.Errorf("the law says nothing about %s=%s", point, action)
+			if action != inject.Stall { // see enumerateModes
+				cases = append(cases, faultAt(t, wire.ModePrecopy, point, action))
 			}
-			c := ownershipCase{want: want, cancel: point == inject.SourceCancelled}
-			fault := fmt.Sprintf("%s=%s", point, action)
-			if strings.HasPrefix(string(point), "source.") {
-				c.source = fault
-			} else {
-				c.destination = fault
-			}
-			switch point {
-			case inject.SourceFailed:
-				c.destination = "destination.receiving=error"
-			case inject.DestinationDiscarded:
-				c.source = "source.paused=error"
-			}
-			cases = append(cases, c)
 		}
 	}
 	// The same phases, reached when the destination has the whole guest and could run it.
@@ -115,6 +145,73 @@ func enumerate(t *testing.T) []ownershipCase {
 	)
 }
 
+// faultAt is a case with one fault, and those without which its point is not reached.
+func faultAt(t *testing.T, mode wire.Mode, point inject.Point, action inject.Action) ownershipCase {
+	c := ownershipCase{mode: mode, want: lawOf(t, mode, point, action), cancel: point == inject.SourceCancelled}
+	fault := fmt.Sprintf("%s=%s", point, action)
+	if strings.HasPrefix(string(point), "source.") {
+		c.source = fault
+	} else {
+		c.destination = fault
+	}
+	switch point {
+	case inject.SourceFailed:
+		c.destination = "destination.receiving=error"
+	case inject.DestinationDiscarded:
+		c.source = "source.paused=error"
+	case inject.SourceRecovered:
+		c.source += ",source.push=cut"
+	case inject.DestinationRecovered:
+		c.source = "source.push=cut"
+	}
+	return c
+}
+
+// enumerateModes makes the cases that pre-copy's phases do not have, and links that stand still, which take a
+// PeerTimeout each: FINELINE_STALLS=all makes all of those, and not some.
+func enumerateModes(t *testing.T) []ownershipCase {
+	var cases []ownershipCase
+	add := func(mode wire.Mode, points []inject.Point, actions ...inject.Action) {
+		for _, point := range points {
+			for _, action := range actions {
+				cases = append(cases, faultAt(t, mode, point, action))
+			}
+		}
+	}
+	handOver := []inject.Point{
+		inject.SourcePaused, inject.SourceStateSent, inject.SourceCommitSent, inject.SourceDone, inject.SourceFailed,
+		inject.DestinationReady, inject.DestinationOwner, inject.DestinationDiscarded,
+	}
+	add(wire.ModePrecopy, rounds, inject.Kill, inject.Cut, inject.Error)
+	add(wire.ModePostcopy, handOver, inject.Kill, inject.Cut)
+	add(wire.ModePostcopy, follows, inject.Kill, inject.Cut, inject.Error)
+	add(wire.ModeHybrid, append(slices.Clone(rounds), follows...), inject.Kill, inject.Cut)
+	stalls := []inject.Point{inject.SourceCommitSent, inject.SourcePush, inject.DestinationComplete}
+	if os.Getenv("FINELINE_STALLS") == "all" {
+		stalls = append(handOver, follows...)
+		add(wire.ModePrecopy, append(handOver, rounds...), inject.Stall)
+		add(wire.ModeHybrid, stalls, inject.Stall)
+	}
+	add(wire.ModePostcopy, stalls, inject.Stall)
+	return cases
+}
+
+// TestOwnershipInEveryMode is TestOwnership where memory follows the guest.
+func TestOwnershipInEveryMode(t *testing.T) {
+	vmmtest.NeedKVM(t)
+	const beside = 4 // most of the time they wait
+	slots := make(chan struct{}, beside)
+	var running sync.WaitGroup
+	for _, c := range enumerateModes(t) {
+		slots <- struct{}{}
+		running.Go(func() {
+			defer func() { <-slots }()
+			t.Run(c.String(), func(t *testing.T) { testOwnership(t, c) })
+		})
+	}
+	running.Wait()
+}
+
 // ownershipLoad checks each line before it is written again.
 const ownershipLoad = "pages=1024 lines=4 rate=20000 pattern=random verify=1 progress=0"
 
@@ -128,12 +225,20 @@ func TestOwnership(t *testing.T) {
 
 func testOwnership(t *testing.T, c ownershipCase) {
 	h := newHouse(t)
-	src := h.startDirty("src", c.source, ownershipLoad, "--memory", "64M")
+	load := ownershipLoad
+	if c.mode == wire.ModeHybrid {
+		load = strings.Replace(load, "rate=20000", "rate=100000", 1)
+	}
+	src := h.startDirty("src", c.source, load, "--memory", "64M")
 	dst, to := h.startIncoming("dst", c.destination)
 	before := src.check()
 	h.watchForTwo(src, dst)
 	r := request(to)
 	r.Local = c.local
+	r.MemoryMode = map[wire.Mode]string{wire.ModePostcopy: "Postcopy", wire.ModeHybrid: "Hybrid"}[c.mode]
+	if c.mode == wire.ModeHybrid {
+		r.DowntimeMS, r.MaxBandwidthBytesPerSecond = 1, 1<<20 // it does not converge
+	}
 	ctx, cancel := context.WithCancel(h.ctx)
 	defer cancel()
 	show := ignoreProgress
@@ -149,8 +254,16 @@ func testOwnership(t *testing.T, c ownershipCase) {
 	if c.mayBeReady() && err == nil && result.Status == migration.StatusCompleted {
 		c.want, c.source = atDestination, "source.state-sent=cut" // and no further fault was reached
 	}
+	if c.mode == wire.ModeHybrid && err == nil && result.Status == migration.StatusCompleted && !result.SwitchedToPostcopy {
+		// A guest that got no processor wrote nothing, so the rounds converged and nothing had to follow.
+		t.Log("the point was not reached")
+		c.want = atDestination
+	}
 	if err == nil && result.Status == migration.StatusCompleted && c.want != atDestination {
 		t.Errorf("the migration was reported as completed, want the guest at %s", c.want)
+	}
+	if c.want == nobody && dst.lastPhase() == journal.Owner {
+		dst.awaitExit() // its guest runs until it needs memory that has died
 	}
 	verifyOwner(t, src, dst, c.want, before)
 	if strings.Contains(c.source, "=kill") != (exitCode(src.Err()) == -1) && c.want != atSource {
