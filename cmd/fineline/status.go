@@ -102,7 +102,12 @@ func outgoingRows(p *migration.Progress, add func(name, format string, args ...a
 	add("migration", "%s, %s", p.Mode, view.Label(p))
 	if p.Round != 0 {
 		add("rounds", "%d, %d pages of this one left", p.Round, p.RemainingPages)
+	}
+	switch {
+	case p.DirtyLinesPerS != 0:
 		add("guest writes", "%.0f pages/s, %.0f lines/s", p.DirtyPagesPerS, p.DirtyLinesPerS)
+	case p.DirtyPagesPerS != 0: // its lines are counted by the round under way
+		add("guest writes", "%.0f pages/s", p.DirtyPagesPerS)
 	}
 	if p.ThrottlePercent != 0 {
 		add("slowed down", "by %d %% of its time", p.ThrottlePercent)
