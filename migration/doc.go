@@ -6,7 +6,7 @@
 // At every instant at most one process may run the guest; after any single crash at least one can.
 // Each side keeps a journal (package journal) of the hand-over, named by machine and generation:
 //
-//	source        preflight, precopy, paused, state-sent, commit-sent, then one of done, cancelled, failed
+//	source        preflight, precopy, paused, state-sent, commit-sent, [serving,] then one of done, cancelled, failed
 //	destination   accepted, receiving, ready, then one of owner, discarded
 //
 // The commit is one record: the destination's "owner". It is durable before the first guest
@@ -61,8 +61,25 @@
 // law 2). When the rule (convergence.go) says that the rest fits into the allowed downtime, or that more
 // rounds will not help, the guest is paused and the rest goes with the state. Three pieces are made to
 // be replaced one by one: the encoder (what of a page is sent: encoder.go), the rule (when to stop:
-// convergence.go) and the hand-over (what happens while nobody runs: handover.go). The pump between them
-// (pump.go) gathers into large buffers in one goroutine and writes them in another.
+// convergence.go) and the hand-over (what happens while nobody runs: handover.go).
+//
+// Streams: a pump (pump.go) for each connection takes the next part of the round's pages, compares and gathers them
+// into large batches in one goroutine and writes them in another. The first pump writes to the main connection, the
+// others to streams (stream.go) which the source opens after ACCEPT. Each page of a round is on one stream, so streams need no order
+// among each other; a round is over when each has had its ROUND_END, and the one of the main connection, which is the last, is answered.
+//
+// Lines: the baselines (baselines.go) say what the destination has of a page: zeros, the bytes of a twin, bytes of which the
+// hash of each line is kept, or what is not known. They are always of the copy that was sent. From a twin a line goes as its
+// changed bytes, from hashes as it is, and a page of mostly changed lines goes whole. Within the budget each page written
+// again and again gets a twin, the others hashes; beyond it a page goes whole.
+//
+// The rule reckons in time a page, measured over the newest rounds, so a page with one changed line counts for what that
+// takes, and what must fit is the line rate. While it does not, and rounds bring no progress, the guest is slowed down step by
+// step (slowdown.go), or with the mode hybrid switched to post-copy.
+//
+// Rates that are reported: pages written a second are what a round has left by its time. Their lines are what the next round
+// sent of them, by the same time: the only point at which anybody looks for lines. The time left is the rule played on with the share of
+// pages that the last round left (progress.go); where that does not end there is no estimate.
 //
 // Zero pages: what was never touched is not looked at. A page whose copy is zero is not sent unless
 // content was sent for it before; then 16 bytes for a run of them. The receiver starts from memory that
@@ -70,6 +87,30 @@
 //
 // The bandwidth limit ends when the guest is paused: bytes are then downtime. The rule nevertheless
 // reckons with the bandwidth seen under the limit; it never promises one that was not seen.
+//
+// # Post-copy
+//
+// The guest is paused, the set of pages that the destination lacks goes in place of the pages (all data; hybrid: what was written
+// since the last round), then state, READY, COMMIT and RUNNING as ever. Only the pages that restoring the state looks
+// for (RestoreToucher) go before, in a paused round, since nobody brings a page before the commit. From then on the source is a paused server of pages that never change (serve.go),
+// and the destination's memory fills behind the running guest (paging.go; package postcopy has both halves, memory.Demand the faults). Hybrid keeps its baselines: of a
+// page that was sent before only the stale lines go.
+//
+// What of the ownership law is different:
+//
+//   - A destination that is ready holds no guest: most of its memory is elsewhere. So rule 3's other way is closed; a
+//     source that dies before COMMIT takes the guest with it.
+//   - The source's death while it serves is the guest's. Each side's death kills it, until all memory has come.
+//   - A lost connection after the commit is no doubt about who owns the guest: the destination pauses it, both keep what they
+//     have, and the source connects again (HELLO recover), by itself or when SendOptions.Recover says where. Only
+//     the process that accepted the guest is taken for it.
+//   - Nothing resumes at the source after the commit (rule 6). What ends serving is COMPLETE, the proof that the
+//     destination is dead, or GiveUp, by which whoever ends the source says that the guest may be lost.
+//   - A destination that learns that memory will never come (the source is proved dead) says ErrMemoryLost, and its guest
+//     touches none of it any more: Demand.Close takes the mapping away.
+//
+// GiveUp is a channel and not the end of a context: that keeps its first cause, and a cancel that came too late to
+// matter would hide it.
 //
 // # Downtime
 //

@@ -5,10 +5,12 @@
 //
 //	source                                          destination
 //	  HELLO {migrate, build, machine, generation,
-//	         process, journal}             ------->
+//	         process, journal, mode, streams} ---->
 //	                                       <-------   HELLO | REFUSE {reason}
 //	  DESCRIPTION (opaque bytes)           ------->   builds the machine, compares
 //	                                       <-------   ACCEPT | REFUSE {reason}
+//	  (on each of the streams: HELLO {stream, ..., its number},
+//	   answered by HELLO or REFUSE)
 //	  PAGES ...                            ------->   stores them                   \
 //	  ROUND_END {round, pages, zero_pages} ------->                                  | once a round
 //	                                       <-------   ROUND_ACK                     /
@@ -20,6 +22,14 @@
 //	  COMMIT                               ------->   journals Owner; runs
 //	                                       <-------   RUNNING {monotonic_ns}
 //	  DONE                                 ------->
+//
+// A HELLO has one of four purposes: migrate, and for a hand-over that was accepted: stream (one more connection), resolve
+// (what became of it), recover (a post-copy whose connections were lost). The source opens all connections, and the destination repeats the
+// purpose in its answer. The mode is precopy, postcopy, hybrid or local; streams is how many connections follow ACCEPT, and of the two modes that
+// move memory after the guest the last one is the fault stream.
+//
+// In a round each page is on one connection, whichever. Each connection has its own ROUND_END, with its own counts, and the main one's is the
+// last; ROUND_ACK says that all are stored.
 //
 // With the mode "local", between two processes of one host over a Unix socket, the guest's memory is handed
 // over as the files that it is in, and no page is sent:
@@ -55,6 +65,16 @@
 //	ready          COMMIT, ABORT                owner; or ready without a connection
 //	owner          DONE                         closed
 //	resolving      RESOLVE                      ready again, or closed
+//	stream         PAGES, ROUND_END             as long as the main connection receives or finishes; paging after ABSENT
+//
+// With the modes postcopy and hybrid:
+//
+//	receiving      also ABSENT                  lacking
+//	lacking        STATE, ABORT                 ready
+//	owner          DONE                         paging on its streams; COMPLETE sent when nothing is absent, then DONE is awaited
+//	paging         PAGES, ROUND_END             stalled when a connection is lost
+//	stalled        HELLO recover on a new       paging: HELLO and ABSENT (what is still absent) sent, streams opened again
+//	               connection
 //
 // A frame that the state does not take is an error before its payload is read. Page records ascend
 // within a round and ROUND_END repeats their count, so repeated, reordered and lost records are errors
@@ -115,6 +135,7 @@
 //
 //	source                                          destination
 //	  (the guest is paused)
+//	  PAGES ... ROUND_END {..., paused}    ------->   the few that restoring the state looks for, if any
 //	  ABSENT                               ------->   knows what it lacks
 //	  STATE ... COMMIT                     ------->   as above; from RUNNING on it runs the guest
 //	                                       <-------   RUNNING
@@ -133,7 +154,15 @@
 // each GiB whatever is in it; runs take at most 8 times that, and a few bytes for what is usual.
 //
 // REQUEST is 1 to 64 page numbers of 8 bytes: the missed page, then those that will be missed next, best
-// first. COMPLETE has no payload.
+// first. COMPLETE says what the faults were like, and whether the guest has ended before all its memory came.
+//
+// When a connection is lost both close all of them, and the source begins anew:
+//
+//	HELLO {recover, ...}                 ------->
+//	                                     <-------   HELLO, or REFUSE
+//	                                     <-------   ABSENT: what is still absent
+//	(the streams as after ACCEPT)
+//	and on as above; with nothing absent, COMPLETE follows at once
 //
 // # Version rule
 //
