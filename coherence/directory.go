@@ -9,11 +9,12 @@ import (
 type directory struct {
 	*port
 	scan    int
-	entries map[Line]*entry // of lines that are held or busy, no others
-	free    []*entry        // for use again
-	owned   entryList       // lines that a cache may have written
-	memory  map[Line]uint64 // versions; nil unless Config.Versions
-	regions []*region       // in order of their ids
+	entries map[Line]*entry   // of lines that are held or busy, no others
+	free    []*entry          // for use again
+	owned   entryList         // lines that a cache may have written
+	memory  map[Line]uint64   // versions; nil unless Config.Versions
+	regions []*region         // in order of their ids
+	absent  map[uint64]uint64 // page to mask: lines that are not here yet; no cache holds one. See Expect
 }
 
 // entry is the directory's knowledge of a line. Invariant: a cache that holds
@@ -112,9 +113,14 @@ func (e *entry) check(r request) error {
 	return nil
 }
 
-// begin sends the snoops that r needs; without any it is finished at once.
+// begin sends the snoops that r needs; without any it is finished at once. If the line is absent it waits for
+// that first, and then needs no snoop: there are no holders.
 func (d *directory) begin(e *entry, r request) {
 	e.now = r
+	if d.awaitsLine(e.line, r) {
+		d.fetch(e.line)
+		return
+	}
 	switch r.kind {
 	case GetS, ioRead, clean:
 		if e.owner != Home {

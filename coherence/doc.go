@@ -97,6 +97,30 @@
 // well. A write first has written data come home and takes all copies away, so
 // it may be of a part of the line; it marks the line itself (law 3 of the design).
 //
+// # Absent lines
+//
+// A line may be absent (System.Expect): home lacks it, and the shell fetches it from another machine. That is post-copy
+// as US11231949 has it: the guest runs though its memory is elsewhere, its access is a miss like any other, and home answers
+// when the line has come. The line comes first and the rest of its page after it, of itself; home does not care which is
+// which:
+//
+//	c0           home                 the other machine
+//	 | --GetM---> |                         |
+//	 |            | Fetch 5 --------------> |
+//	 |            | <-----------  5 Arrive  |
+//	 | <---Data-- |                         |
+//	 |            | <---- 0..4 6..63 Arrive |   PageDone
+//
+// A transaction at home waits for its line as it waits for snoops, so all races are those of a busy line: two that miss
+// one line share a fetch, since the second queues behind the first; a line that comes twice, or late after it was
+// fetched and written, is here and is not taken. Invariant: no cache holds an absent line, and a line becomes present once. So what the
+// guest has written is never overwritten by what arrives, and a load never sees a line that has not come. An arrival is no
+// store and marks nothing.
+//
+// Home decides per line and per line only: that a page is asked for in two parts, and what is sent unasked, is the
+// shell's. Rejected: a write of a whole line by an IO agent that needs no fetch (one more request for little), and states of
+// a page at home (the mask of its absent lines is all there is to know).
+//
 // # Ticks
 //
 // Each Tick the device looks at Config.Scan owned lines and has the tracked

@@ -48,6 +48,10 @@ const (
 	FlushDone
 	// Aborted: the region was removed during a harvest or stop, which ends so [Region].
 	Aborted
+	// Fetch: somebody waits for a line that is absent; the shell asks for it [Line].
+	Fetch
+	// PageDone: no line of a page is absent any more [Line: the page's first].
+	PageDone
 )
 
 // Effect is one thing that happened, as the shell must know it.
@@ -90,6 +94,10 @@ func (e Effect) String() string {
 		return "flushed"
 	case Aborted:
 		return fmt.Sprintf("aborted %d", e.Region)
+	case Fetch:
+		return fmt.Sprintf("fetch %d", e.Line)
+	case PageDone:
+		return fmt.Sprintf("page done %d", e.Line.Page())
 	}
 	return fmt.Sprintf("EffectKind(%d)", uint8(e.Kind))
 }

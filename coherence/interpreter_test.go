@@ -107,6 +107,11 @@ func (in *interpreter) dispatch(name string, args []string) error {
 			return s.IORead(line)
 		}
 		return s.IOWrite(line)
+	case "expect", "arrive":
+		return in.arrival(name, args)
+	case "refetch":
+		s.Refetch()
+		return nil
 	case "deliver":
 		return in.deliver(args)
 	case "step":
@@ -137,16 +142,11 @@ func (in *interpreter) regionCommand(name string, args []string) error {
 	case "region":
 		var ranges []Range
 		for _, a := range args {
-			first, last, found := strings.Cut(a, "-")
-			if !found {
-				last = first
-			}
-			f, err1 := parseLine(first)
-			l, err2 := parseLine(last)
-			if err := errors.Join(err1, err2); err != nil {
+			r, err := parseRange(a)
+			if err != nil {
 				return err
 			}
-			ranges = append(ranges, Range{First: f, Count: uint64(l-f) + 1})
+			ranges = append(ranges, r)
 		}
 		return in.system.AddRegion(id, ranges...)
 	case "remove":
@@ -171,6 +171,31 @@ func (in *interpreter) regionCommand(name string, args []string) error {
 		return in.system.Harvest(id, snoop, limit)
 	}
 	return fmt.Errorf("%w: %s", errUsage, name)
+}
+
+// arrival: expect FIRST-LAST, arrive FIRST-LAST, of any pages.
+func (in *interpreter) arrival(name string, args []string) error {
+	r, err := argument(args, 0, parseRange)
+	if err != nil {
+		return err
+	}
+	masks := map[uint64]uint64{}
+	for line := r.First; line <= r.last(); line++ {
+		masks[line.Page()] |= line.bit()
+	}
+	pages := sortedPages(masks)
+	if name == "expect" {
+		return in.system.Expect(pages...)
+	}
+	for i := range pages {
+		stored, err := in.system.Arrive(pages[i])
+		if err != nil {
+			return err
+		}
+		pages[i].Mask = stored
+	}
+	fmt.Fprintf(&in.out, "stored %s\n", formatLines(slices.DeleteFunc(pages, func(p PageMask) bool { return p.Mask == 0 })))
+	return nil
 }
 
 // deliver: FROM->TO [K], the K-th message (from 0) on that link.
@@ -285,6 +310,17 @@ func parseNode(a string) (Node, error) {
 	}
 	n, err := strconv.Atoi(strings.TrimPrefix(a, "c"))
 	return Node(n), err
+}
+
+// parseRange: FIRST-LAST, or one line.
+func parseRange(a string) (Range, error) {
+	first, last, found := strings.Cut(a, "-")
+	if !found {
+		last = first
+	}
+	f, err1 := parseLine(first)
+	l, err2 := parseLine(last)
+	return Range{First: f, Count: uint64(l-f) + 1}, errors.Join(err1, err2)
 }
 
 func parseLine(a string) (Line, error) {

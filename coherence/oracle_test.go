@@ -17,9 +17,13 @@ type oracle struct {
 	memory  map[Line]uint64 // as the effects tell it
 	regions map[RegionID]*oracleRegion
 
+	absent  map[Line]bool // home lacks it
+	fetched map[Line]bool // and it was asked for, since the last refetch
+
 	// What came up.
-	counts map[EffectKind]int
-	more   int
+	counts        map[EffectKind]int
+	more          int
+	sharedFetches int // lines that came for more than one who waited
 }
 
 // oracleRegion is a region with a client that, like a migration, reads each
@@ -35,7 +39,10 @@ type oracleRegion struct {
 }
 
 func newOracle(s *System) oracle {
-	return oracle{system: s, latest: map[Line]uint64{}, memory: map[Line]uint64{}, regions: map[RegionID]*oracleRegion{}, counts: map[EffectKind]int{}}
+	return oracle{
+		system: s, latest: map[Line]uint64{}, memory: map[Line]uint64{}, regions: map[RegionID]*oracleRegion{}, counts: map[EffectKind]int{},
+		absent: map[Line]bool{}, fetched: map[Line]bool{},
+	}
 }
 
 // observe checks a command that was accepted, what it did, and the state after it.
@@ -75,6 +82,16 @@ func (o *oracle) begun(command string) {
 		delete(o.regions, id)
 	case "start":
 		r.tracked = true
+	case "expect", "arrive":
+		r, err := parseRange(words[1])
+		if err != nil {
+			panic(err)
+		}
+		for line := r.First; line <= r.last(); line++ {
+			o.arrival(words[0] == "arrive", line)
+		}
+	case "refetch":
+		clear(o.fetched)
 	case "stop":
 		r.tracked = false
 		r.promised = maps.Clone(r.due)
@@ -85,9 +102,45 @@ func (o *oracle) begun(command string) {
 	}
 }
 
+// arrival of a line: the source's content is the version that it arrives with, before it is here and after.
+func (o *oracle) arrival(here bool, line Line) {
+	switch {
+	case !here:
+		o.absent[line] = true
+		o.latest[line] = arrivedVersion
+	case o.absent[line]:
+		delete(o.absent, line)
+		delete(o.fetched, line)
+		o.memory[line] = arrivedVersion
+	}
+}
+
+// fetch: one is enough, however many wait.
+func (o *oracle) fetch(line Line) error {
+	if !o.absent[line] || o.fetched[line] {
+		return fmt.Errorf("absent %t, asked for before %t", o.absent[line], o.fetched[line])
+	}
+	o.fetched[line] = true
+	return nil
+}
+
+func (o *oracle) waitsAreFetched() error {
+	for line, e := range o.system.home.entries {
+		if e.now.kind != 0 && !o.fetched[line] {
+			return fmt.Errorf("line %d is waited for and nobody asked for it", line)
+		}
+		if len(e.queue) > 0 {
+			o.sharedFetches++
+		}
+	}
+	return nil
+}
+
 func (o *oracle) effect(e Effect) error {
 	o.counts[e.Kind]++
 	switch e.Kind {
+	case Fetch:
+		return o.fetch(e.Line)
 	case AccessDone:
 		if e.Op == Store {
 			return o.stored(e)
@@ -190,6 +243,9 @@ func (o *oracle) line(line Line) error {
 			}
 		}
 	}
+	if o.absent[line] && copies > 0 {
+		return fmt.Errorf("%d copies of a line that is absent", copies)
+	}
 	if writers > 1 || writers == 1 && copies > 1 {
 		return fmt.Errorf("%d copies, %d of them may be written", copies, writers)
 	}
@@ -198,7 +254,7 @@ func (o *oracle) line(line Line) error {
 	if memory != o.system.home.memory[line] {
 		return fmt.Errorf("memory has v%d, its effects say v%d", o.system.home.memory[line], memory)
 	}
-	if !dirty && memory != o.latest[line] {
+	if !dirty && !o.absent[line] && memory != o.latest[line] {
 		return fmt.Errorf("memory has v%d, the last store made v%d", memory, o.latest[line])
 	}
 	return nil

@@ -26,6 +26,9 @@ const (
 	unmarkedEviction       // home does not mark lines that come by eviction
 	unmarkedIO             // home does not mark lines that IO agents write
 	overtakes              // the links from home deliver in any order
+	lateWins               // what arrives is stored though the line is here
+	grantsAbsent           // home grants a line that is absent
+	forgetsWaiter          // home does not go on with who waits when a line arrives
 	faults
 )
 

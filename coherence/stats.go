@@ -21,4 +21,8 @@ type Stats struct {
 	IOReads, IOWrites    uint64
 	Harvests             uint64
 	HarvestedLines       uint64
+
+	Fetches      uint64 // lines asked for because somebody waited, those asked for again included
+	ArrivedLines uint64 // absent lines that came
+	LateLines    uint64 // lines that came and were here
 }
