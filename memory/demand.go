@@ -32,7 +32,9 @@ type Demand struct {
 	held       bool               // guarded by gate and mu: it is changed with both
 	closeLater bool               // likewise
 	arrived    []place            // filled while held, and still hidden
+	released   chan struct{}      // closed by Release; made by Hold
 	threads    map[int]place      // those of this process that wait, by number
+	parts      map[int]struct{}   // of them, those in AwaitPart
 	waiters    map[place]*waiting // accessors
 	queue      []GPA              // wanted and not reported by Next
 	ready      chan struct{}      // capacity 1: the queue is not empty
@@ -112,7 +114,7 @@ func newDemand(g *Guest, absent *PageSet) *Demand {
 	d := &Demand{
 		g: g, served: make(chan struct{}), done: make(chan struct{}),
 		absent: make(pageBits, len(absent.words)), hidden: make(pageBits, len(absent.words)), wanted: make(pageBits, len(absent.words)),
-		threads: map[int]place{}, waiters: map[place]*waiting{},
+		threads: map[int]place{}, parts: map[int]struct{}{}, waiters: map[place]*waiting{},
 		ready: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	for i, w := range absent.words {
@@ -348,7 +350,7 @@ func (d *Demand) finish() error {
 	if d.failure() != nil {
 		return nil
 	}
-	if d.held && len(d.arrived) > 0 {
+	if d.held && (len(d.arrived) > 0 || d.partsWait()) {
 		d.closeLater = true
 		return nil
 	}
@@ -357,6 +359,12 @@ func (d *Demand) finish() error {
 	err := d.faults.file.Close() // which unregisters, and wakes all
 	<-d.served
 	return err
+}
+
+func (d *Demand) partsWait() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.parts) > 0
 }
 
 // fail ends a Demand that is not complete.
@@ -381,6 +389,9 @@ func (d *Demand) end(why error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.err = why
+	if d.held {
+		close(d.released)
+	}
 	for p, w := range d.waiters {
 		close(w.done)
 		delete(d.waiters, p)

@@ -123,6 +123,9 @@
 // arrivals back from who waits, which makes waiting as good as being parked: Waits says of which thread that is so. The userfaultfd is read and
 // the thread noted under one lock, so that Returned, called when a signal has got a thread out of KVM_RUN, leaves no note behind.
 //
+// Who has pages arrive in parts, and serves accesses to a part itself (coherence/homed), keeps the parts in the absent page
+// (Lend) and makes it present by a Fill that leaves them alone. Waiting for a part (AwaitPart) is to a pause what waiting for a page is.
+//
 // Where a Demand ends with pages missing, the guest mapping is made inaccessible before who waits is woken: no instruction sees wrong
 // memory, KVM_RUN fails with EFAULT, or the guest dies of an exception that it has no memory to handle. Accessors get ErrMissing.
 // Reset ends the need for all that is missing.

@@ -261,7 +261,9 @@ func (g *Guest) Hold() {
 	defer d.gate.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.held = d.err == nil
+	if d.err == nil && !d.held {
+		d.held, d.released = true, make(chan struct{})
+	}
 }
 
 // Held reports whether it is between Hold and Release.
@@ -297,6 +299,9 @@ func (d *Demand) release() (closeLater bool, _ error) {
 		return false, nil
 	}
 	d.held = false
+	if d.err == nil {
+		close(d.released)
+	}
 	arrived := d.arrived
 	d.arrived = nil
 	var errs []error

@@ -25,7 +25,8 @@ type answerer struct {
 	server *Server
 	ctx    context.Context
 	conn   Conn
-	missed *wire.Batch  // of readRequests
+	missed *wire.Batch // of readRequests, as is line
+	line   []byte
 	heard  atomic.Int64 // when the last request came, in ns after begin
 	begin  time.Time
 
@@ -58,7 +59,7 @@ func (a *answerer) awaitEnd() error {
 }
 
 func (a *answerer) readRequests() error {
-	takes := wire.Of(wire.TypeRequest)
+	takes := wire.Of(wire.TypeRequest, wire.TypeRequestLine)
 	var pages []uint64
 	for {
 		f, err := a.conn.Reader.Next(takes)
@@ -66,6 +67,12 @@ func (a *answerer) readRequests() error {
 			return connectionError(err)
 		}
 		a.heard.Store(int64(time.Since(a.begin)))
+		if f.Type == wire.TypeRequestLine {
+			if err := a.answerLine(f.Payload); err != nil {
+				return err
+			}
+			continue
+		}
 		if pages, err = wire.DecodeRequest(pages[:0], f.Payload); err != nil {
 			return err
 		}

@@ -29,7 +29,7 @@ type arrivals struct {
 
 	// What is stored next, and the closures that do it: nothing is allocated per page.
 	content              []byte        // a whole page
-	lines                wire.LineBody // or these lines of it
+	body                 wire.LineBody // or these lines of it
 	fillWhole, fillLines func(memory.GPA) (bool, error)
 	scratch              [memory.PageSize]byte // copy of a page made of lines, for the predictor
 }
@@ -41,7 +41,7 @@ func newArrivals(r *run, conn Conn, role role) *arrivals {
 		return nil
 	}
 	edit := func(page []byte) error {
-		err := a.lines.Apply(page)
+		err := a.body.Apply(page)
 		a.content = a.scratch[:copy(a.scratch[:], page)]
 		return err
 	}
@@ -52,8 +52,11 @@ func newArrivals(r *run, conn Conn, role role) *arrivals {
 
 func (a *arrivals) read() error {
 	takes := wire.Of(wire.TypePages, wire.TypePagesZstd)
-	if a.role == onBackground {
+	switch {
+	case a.role == onBackground:
 		takes = wire.Of(wire.TypePages, wire.TypePagesZstd, wire.TypeRoundEnd)
+	case a.lines != nil:
+		takes = wire.Of(wire.TypePages, wire.TypePagesZstd, wire.TypeLine)
 	}
 	for {
 		f, err := a.conn.Reader.Next(takes)
@@ -63,8 +66,13 @@ func (a *arrivals) read() error {
 		if f.Type == wire.TypeRoundEnd {
 			return a.roundEnd(f)
 		}
-		a.stats.bytes.Add(uint64(wire.HeaderBytes + f.WireBytes))
-		if err := a.frame(f.Payload); err != nil {
+		if f.Type == wire.TypeLine {
+			err = a.line(f)
+		} else {
+			a.stats.bytes.Add(uint64(wire.HeaderBytes + f.WireBytes))
+			err = a.frame(f.Payload)
+		}
+		if err != nil {
 			return err
 		}
 		if err := a.complete(); err != nil {
@@ -73,9 +81,12 @@ func (a *arrivals) read() error {
 	}
 }
 
+// alive notes that something came.
+func (a *arrivals) alive() { a.arrived.Store(int64(time.Since(a.begin))) }
+
 // frame stores the records of one PAGES frame.
 func (a *arrivals) frame(payload []byte) error {
-	a.arrived.Store(int64(time.Since(a.begin)))
+	a.alive()
 	a.patience = framePatience
 	if len(payload) == 0 {
 		return protocolErrorf("a frame without pages")
@@ -121,7 +132,7 @@ func (a *arrivals) linesRecord(rec wire.Record) error {
 		if err != nil || !ok {
 			return err
 		}
-		a.lines = body
+		a.body = body
 		if err := a.page(page, a.fillLines); err != nil {
 			return err
 		}
@@ -154,6 +165,9 @@ func (a *arrivals) yield() {
 		return
 	}
 	a.patience -= a.misses.waitIdle(a.patience)
+	if a.lines != nil {
+		a.patience -= a.lineMisses.waits.waitIdle(max(a.patience, 0))
+	}
 }
 
 // admit checks that this connection may bring the page.
@@ -178,6 +192,9 @@ func (a *arrivals) stored(page uint64, filled bool) {
 		return
 	}
 	missed := a.misses.settle(page)
+	if a.lines != nil && a.lineMisses.settlePage(page) {
+		a.stats.rest.Add(1)
+	}
 	switch {
 	case a.role == onBackground:
 		a.stats.background.Add(1)

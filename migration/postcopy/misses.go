@@ -35,6 +35,20 @@ func newMisses() *misses {
 func (m *misses) open(page uint64, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.note(page, now)
+}
+
+// openFirst is open, but a miss that is noted keeps its time.
+func (m *misses) openFirst(page uint64, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.since[page]; !ok {
+		m.note(page, now)
+	}
+}
+
+// note: mu is held.
+func (m *misses) note(page uint64, now time.Time) {
 	m.since[page] = now
 	m.waiting.Store(int32(len(m.since)))
 	if m.idle == nil {

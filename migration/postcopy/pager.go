@@ -39,16 +39,22 @@ type Pager struct {
 	mem    Memory
 	opts   PagerOptions
 	misses *misses
-	guess  *guesser // nil: none
+	lines  LineMemory // mem, if lines are waited for; else nil, as is lineMisses
+	guess  *guesser   // nil: none
 	stats  pagerCounters
+
+	lineMisses *lineMisses
 }
 
-// NewPager returns a pager of the absent pages of mem. It fails if there is no such predictor, or no RAM for it.
+// NewPager returns a pager of the absent pages of mem, and of their lines if it is a LineMemory. It fails if there is no such predictor, or no RAM for it.
 func NewPager(mem Memory, opts PagerOptions) (*Pager, error) {
 	if opts.PeerTimeout == 0 {
 		opts.PeerTimeout = DefaultPeerTimeout
 	}
 	p := &Pager{mem: mem, opts: opts, misses: newMisses()}
+	if lines, ok := mem.(LineMemory); ok {
+		p.lines, p.lineMisses = lines, newLineMisses()
+	}
 	if opts.Predictor == "" {
 		return p, nil
 	}
@@ -84,7 +90,15 @@ func (p *Pager) Run(ctx context.Context, fault Conn, background []Conn) error {
 // Stats may be called at any time.
 func (p *Pager) Stats() PagerStats {
 	c := &p.stats
+	var lines LineStats
+	if p.lines != nil {
+		lines = LineStats{
+			Faults: c.lineFaults.Load(), Filled: c.lineFills.Load(), Late: c.linesLate.Load(), Bytes: c.lineBytes.Load(),
+			PagesRest: c.rest.Load(), Latency: p.lineMisses.waits.summary(), RestLatency: p.lineMisses.rests.summary(),
+		}
+	}
 	return PagerStats{
+		Lines:   lines,
 		Latency: p.misses.summary(),
 		Faults:  c.faults.Load(), FaultsLocal: c.local.Load(), FaultsCaught: c.caught.Load(),
 		PagesFault: c.fault.Load(), PagesPredicted: c.predicted.Load(), PagesBackground: c.background.Load(),

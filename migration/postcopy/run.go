@@ -3,6 +3,7 @@ package postcopy
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,7 @@ type run struct {
 	asked *pageBits    // asked for and not brought by the fault connection yet
 	ended atomic.Int32 // background streams that brought their ROUND_END
 
+	asking sync.Mutex // held for one request
 	// Buffers of readFaults.
 	request []uint64
 	payload []byte
@@ -39,6 +41,10 @@ func newRun(p *Pager, ctx context.Context, fault Conn, background []Conn) *run {
 
 func (r *run) start() {
 	r.group.start(r.readFaults)
+	if r.lines != nil {
+		r.lineMisses.begin(r.begin)
+		r.group.start(r.readLineMisses)
+	}
 	r.group.start(r.watch)
 	r.group.start(newArrivals(r, r.fault, onFault).read)
 	for i := range r.background {
@@ -46,7 +52,7 @@ func (r *run) start() {
 	}
 }
 
-// readFaults asks for what somebody waits for. It alone writes to the fault connection, so that between a fault
+// readFaults asks for what somebody waits for. It writes to the fault connection itself, so that between a fault
 // and its request there is no hand-over.
 func (r *run) readFaults() error {
 	for _, page := range r.misses.restart(r.begin) {
@@ -88,9 +94,14 @@ func (r *run) ask(page uint64) error {
 	r.request = append(r.request[:0], page)
 	r.predict(page)
 	r.payload = wire.AppendRequest(r.payload[:0], r.request)
-	return r.fault.send(r.ctx, r.opts.PeerTimeout, func() error {
-		return r.fault.Writer.Bytes(wire.TypeRequest, r.payload)
-	})
+	return r.send(func() error { return r.fault.Writer.Bytes(wire.TypeRequest, r.payload) })
+}
+
+// send writes a request.
+func (r *run) send(write func() error) error {
+	r.asking.Lock()
+	defer r.asking.Unlock()
+	return r.fault.send(r.ctx, r.opts.PeerTimeout, write)
 }
 
 // predict appends to the request what the predictor names and the window allows.
@@ -128,6 +139,11 @@ func (r *run) watch() error {
 		}
 		if page, since, ok := r.misses.oldest(); ok && time.Since(since) > timeout {
 			return r.silence("page %#x did not come", page)
+		}
+		if r.lines != nil {
+			if line, since, ok := r.lineMisses.waits.oldest(); ok && time.Since(since) > timeout {
+				return r.silence("line %#x did not come", line)
+			}
 		}
 		if time.Since(r.begin)-time.Duration(r.arrived.Load()) > timeout {
 			return r.silence("nothing came")

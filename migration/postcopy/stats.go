@@ -12,13 +12,14 @@ type ServerStats struct {
 	PagesAgain      uint64 `json:"pages_again"`      // of these, the ones that were claimed before
 	PagesPredicted  uint64 `json:"pages_predicted"`  // sent because they were predicted
 	PagesBackground uint64 `json:"pages_background"` // sent unasked
+	Lines           uint64 `json:"lines"`            // sent because they were missed
 	FaultBytes      uint64 `json:"fault_bytes"`      // on fault connections, headers included
 	BackgroundBytes uint64 `json:"background_bytes"`
 }
 
 type serverCounters struct {
-	requests, missed, again, predicted, background atomic.Uint64
-	faultBytes, backgroundBytes                    atomic.Uint64
+	requests, missed, again, predicted, background, lines atomic.Uint64
+	faultBytes, backgroundBytes                           atomic.Uint64
 }
 
 // Stats may be called at any time.
@@ -26,7 +27,7 @@ func (s *Server) Stats() ServerStats {
 	c := &s.stats
 	return ServerStats{
 		Requests: c.requests.Load(), PagesMissed: c.missed.Load(), PagesAgain: c.again.Load(), PagesPredicted: c.predicted.Load(),
-		PagesBackground: c.background.Load(), FaultBytes: c.faultBytes.Load(), BackgroundBytes: c.backgroundBytes.Load(),
+		PagesBackground: c.background.Load(), Lines: c.lines.Load(), FaultBytes: c.faultBytes.Load(), BackgroundBytes: c.backgroundBytes.Load(),
 	}
 }
 
@@ -50,6 +51,22 @@ type PagerStats struct {
 	PredictedWrong uint64 `json:"predicted_wrong"`
 
 	Bytes uint64 `json:"bytes"` // frames of pages as they came, headers included
+
+	Lines LineStats `json:"lines"` // zero without a LineMemory
+}
+
+// LineStats is what a Pager of a LineMemory has done for guest CPUs that wait for lines; the rest of PagerStats is about
+// whoever waits for pages.
+type LineStats struct {
+	Faults    uint64 `json:"faults"`     // lines that were waited for and asked for
+	Filled    uint64 `json:"filled"`     // of them, those that were the first to bring the line
+	Late      uint64 `json:"late"`       // and those that came after the page
+	Bytes     uint64 `json:"bytes"`      // of the answers, headers included
+	PagesRest uint64 `json:"pages_rest"` // pages stored of which a line was waited for
+
+	Latency Latency `json:"latency"` // from the miss of a line to the line in place
+	// RestLatency is from the first miss in a page to all of the page in place, which is what a pager of pages waits for at least.
+	RestLatency Latency `json:"rest_latency"`
 }
 
 // Latency is the distribution of the times from the instant at which a miss was seen here to that at which the
@@ -66,4 +83,6 @@ type pagerCounters struct {
 	fault, predicted, background, late    atomic.Uint64
 	predictedAsked                        atomic.Uint64
 	predictedRight, predictedWrong, bytes atomic.Uint64
+
+	lineFaults, lineFills, linesLate, lineBytes, rest atomic.Uint64
 }

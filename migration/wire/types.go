@@ -34,6 +34,8 @@ const (
 	TypeRequest
 	TypeComplete
 	TypeMemory
+	TypeRequestLine
+	TypeLine
 	typeCount
 )
 
@@ -74,6 +76,8 @@ var kinds = [typeCount]struct {
 	TypeRequest:     {"REQUEST", MaxRequestPages * requestPageBytes},
 	TypeComplete:    {"COMPLETE", maxControlBytes},
 	TypeMemory:      {"MEMORY", 0},
+	TypeRequestLine: {"REQUEST_LINE", lineNumberBytes},
+	TypeLine:        {"LINE", linePayloadBytes},
 }
 
 func (t Type) valid() bool { return t > TypeInvalid && t < typeCount }
