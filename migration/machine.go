@@ -1,6 +1,9 @@
 package migration
 
-import "github.com/fineline-vmm/fineline/memory"
+import (
+	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/migration/postcopy"
+)
 
 // Source is a running machine that can be given away. Send makes one call at a time, with one exception:
 // while SaveState runs, dirty pages are collected and read.
@@ -40,6 +43,14 @@ type LocalTarget interface {
 	// the source's, whose guest may run at any time: nothing may store to it, in PrepareLocal, RestoreState
 	// and Discard neither. RestoreState may read it: the guest stands still then.
 	PrepareLocal(description []byte, files []int) (*memory.Guest, error)
+}
+
+// LineTarget is a Target whose guest may wait for lines of missing memory where others wait for pages.
+type LineTarget interface {
+	Target
+	// HomeMissing is called once, between Prepare and RestoreState, with what of the memory is missing. It returns what is to
+	// be filled instead; nil: d, by the page. The Demand stays the caller's.
+	HomeMissing(d *memory.Demand) (postcopy.LineMemory, error)
 }
 
 // Target builds the machine that arrives. Receive calls it from one goroutine at a time.

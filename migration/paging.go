@@ -34,7 +34,11 @@ func (s *session) expectMemory(payload []byte) error {
 	if err != nil {
 		return err
 	}
-	pager, err := postcopy.NewPager(&injectedMemory{demand, s}, postcopy.PagerOptions{
+	missing, err := s.missing(demand)
+	if err != nil {
+		return errors.Join(err, demand.Close())
+	}
+	pager, err := postcopy.NewPager(missing, postcopy.PagerOptions{
 		Predictor: s.l.opts.Predictor, RAM: s.mem.regions, PeerTimeout: s.l.opts.PeerTimeout,
 	})
 	if err != nil {
@@ -46,7 +50,7 @@ func (s *session) expectMemory(payload []byte) error {
 
 // injectedMemory lets a test fail the arrival of a page.
 type injectedMemory struct {
-	*memory.Demand
+	postcopy.Memory
 	s *session
 }
 
@@ -54,14 +58,33 @@ func (m *injectedMemory) Fill(gpa memory.GPA, fn func(page []byte) error) (bool,
 	if err := m.s.inject(inject.DestinationPage); err != nil {
 		return false, err
 	}
-	return m.Demand.Fill(gpa, fn)
+	return m.Memory.Fill(gpa, fn)
 }
 
 func (m *injectedMemory) FillZero(gpa memory.GPA) (bool, error) {
 	if err := m.s.inject(inject.DestinationPage); err != nil {
 		return false, err
 	}
-	return m.Demand.FillZero(gpa)
+	return m.Memory.FillZero(gpa)
+}
+
+// injectedLines is injectedMemory for a memory of lines, whose arrival is as good as a page's.
+type injectedLines struct {
+	postcopy.LineMemory
+	pages injectedMemory
+}
+
+func (m *injectedLines) Fill(gpa memory.GPA, fn func(page []byte) error) (bool, error) {
+	return m.pages.Fill(gpa, fn)
+}
+
+func (m *injectedLines) FillZero(gpa memory.GPA) (bool, error) { return m.pages.FillZero(gpa) }
+
+func (m *injectedLines) FillLine(line uint64, content []byte) (bool, error) {
+	if err := m.pages.s.inject(inject.DestinationPage); err != nil {
+		return false, err
+	}
+	return m.LineMemory.FillLine(line, content)
 }
 
 // rehearseMemory finds out, while the guest runs at the source, whether pages of this machine can come when they
@@ -75,6 +98,20 @@ func (s *session) rehearseMemory() error {
 		return err
 	}
 	return demand.Close()
+}
+
+// missing is what the pager fills.
+func (s *session) missing(d *memory.Demand) (postcopy.Memory, error) {
+	pages := injectedMemory{d, s}
+	target, ok := s.target.(LineTarget)
+	if !ok {
+		return &pages, nil
+	}
+	lines, err := target.HomeMissing(d)
+	if lines == nil || err != nil {
+		return &pages, err
+	}
+	return &injectedLines{lines, injectedMemory{lines, s}}, nil
 }
 
 // page brings all memory, over one set of connections after the other. The guest is this process's already.
@@ -176,7 +213,11 @@ func (s *session) complete(done wire.Complete) error {
 func (s *session) faults() wire.Faults {
 	st := s.paging.pager.Stats()
 	us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+	lines := st.Lines
 	return wire.Faults{
+		Lines: lines.Faults, LinesLate: lines.Late, LineBytes: lines.Bytes, PagesRest: lines.PagesRest,
+		LineP50US: us(lines.Latency.P50), LineP99US: us(lines.Latency.P99), LineMaxUS: us(lines.Latency.Max),
+		RestP50US: us(lines.RestLatency.P50), RestP99US: us(lines.RestLatency.P99), RestMaxUS: us(lines.RestLatency.Max),
 		Count: st.Faults, P50US: us(st.Latency.P50), P99US: us(st.Latency.P99), MaxUS: us(st.Latency.Max),
 		PrefetchHits: st.FaultsCaught, Prefetched: st.PredictedAsked, Background: st.PagesBackground, Late: st.PagesLate,
 	}

@@ -34,6 +34,8 @@ type Config struct {
 	// that may take; 0: enough for all of the guest's.
 	LineBaseline    track.Baseline
 	LineBudgetBytes uint64
+	// HomedMissing has memory that is missing when a machine arrives come by the line: the reference, slow.
+	HomedMissing bool
 	// NoReboot ends the run where the guest asks for a reset.
 	NoReboot bool
 	// SerialOut receives the guest's serial output; nil discards it. Writes to

@@ -168,7 +168,7 @@ func (d *description) config(local Config) (Config, error) {
 	cfg := Config{
 		CPUs: d.CPUs, MemoryBytes: sizeBytes, HugePages: d.HugePages, DirtyRing: d.DirtyRing,
 		NoReboot: d.NoReboot, CPUModel: d.CPUModel, Boot: d.Boot, SerialOut: local.SerialOut,
-		LineBaseline: local.LineBaseline, LineBudgetBytes: local.LineBudgetBytes,
+		LineBaseline: local.LineBaseline, LineBudgetBytes: local.LineBudgetBytes, HomedMissing: local.HomedMissing,
 	}
 	if err := cfg.Validate(); err != nil {
 		return Config{}, fmt.Errorf("%w: %w", ErrIncompatible, err)

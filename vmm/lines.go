@@ -20,20 +20,35 @@ const (
 func (m *Machine) Lines() *track.Engine { return m.lines }
 
 func newLines(m *Machine) *track.Engine {
-	return track.NewEngine(m.mem, m.dirty, &slots{m: m}, track.Options{
+	return track.NewEngine(m.mem, m.dirty, m.slots, track.Options{
 		Baseline:    m.cfg.LineBaseline,
 		BudgetBytes: m.cfg.LineBudgetBytes,
-		Caches:      coherence.Config{Caches: m.cfg.CPUs, Sets: cacheSets, Ways: cacheWays},
+		Caches:      m.cacheModel(),
 	})
+}
+
+func (m *Machine) cacheModel() coherence.Config {
+	return coherence.Config{Caches: m.cfg.CPUs, Sets: cacheSets, Ways: cacheWays}
 }
 
 // slots changes the guest's access to its RAM while the machine runs.
 type slots struct {
 	m *Machine
 
-	mu      sync.Mutex
-	exiting bool   // some accesses exit
-	turns   *turns // nil: all vCPUs run at once
+	mu    sync.Mutex
+	now   access
+	turns *turns // nil: all vCPUs run at once
+}
+
+// access is which accesses exit, for the two who want that.
+type access struct {
+	readOnly, absent *memory.PageSet // for the trackers; nil: none
+	homed            *memory.PageSet // absent, too: memory that comes by the line
+}
+
+func (a *access) exits() bool {
+	some := func(s *memory.PageSet) bool { return s != nil && s.Len() > 0 }
+	return some(a.readOnly) || some(a.absent) || some(a.homed)
 }
 
 // SetAccess implements track.Slots. It needs no Machine.mu, so that a device may call it that is
@@ -41,22 +56,35 @@ type slots struct {
 func (s *slots) SetAccess(readOnly, absent *memory.PageSet) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	exits := readOnly.Len() > 0 || absent.Len() > 0
-	if !exits {
-		readOnly, absent = nil, nil // as when the machine was built
-	}
+	return s.set(access{readOnly, absent, s.now.homed})
+}
+
+// setHomed is SetAccess for memory that comes by the line. The set becomes the callee's.
+func (s *slots) setHomed(pages *memory.PageSet) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.set(access{s.now.readOnly, s.now.absent, pages})
+}
+
+// set: mu is held.
+func (s *slots) set(next access) error {
+	exits := next.exits()
 	if exits && s.turns == nil && len(s.m.cpus) > 1 {
 		var err error
 		if s.turns, err = startTurns(s.m.cpus); err != nil { // before the first store exits
 			return fmt.Errorf("have the vCPUs take turns: %w", err)
 		}
-		s.exiting = false
+	}
+	readOnly, absent := s.m.union(next.readOnly), s.m.union(next.absent, next.homed)
+	readOnly.Subtract(absent)
+	if !exits {
+		readOnly, absent = nil, nil // as when the machine was built
 	}
 	err := s.m.freeze(func() error { return s.m.vm.SetAccess(readOnly, absent) })
 	if err == nil {
-		s.exiting = exits
+		s.now = next
 	}
-	if !s.exiting && s.turns != nil {
+	if !s.now.exits() && s.turns != nil {
 		s.turns.end()
 		s.turns = nil
 	}
@@ -66,8 +94,21 @@ func (s *slots) SetAccess(readOnly, absent *memory.PageSet) error {
 	return nil
 }
 
+func (m *Machine) union(sets ...*memory.PageSet) *memory.PageSet {
+	all := m.mem.NewPageSet()
+	for _, s := range sets {
+		if s != nil {
+			all.Union(s)
+		}
+	}
+	return all
+}
+
 // Reserved implements track.Slots.
-func (s *slots) Reserved() (*memory.PageSet, error) {
+func (s *slots) Reserved() (*memory.PageSet, error) { return s.reserved(false) }
+
+// reserved may wait for page tables that are missing: then nobody may hold what their arrival needs.
+func (s *slots) reserved(wait bool) (*memory.PageSet, error) {
 	registers := make([]kvm.Sregs, len(s.m.cpus))
 	err := s.m.freeze(func() error {
 		for i, c := range s.m.cpus {
@@ -86,7 +127,7 @@ func (s *slots) Reserved() (*memory.PageSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return reservedPages(s.m.mem, registers), nil
+	return reservedPages(s.m.mem, registers, wait), nil
 }
 
 // dirtySource is KVM's log of a machine. To start and stop it changes the slots, for which KVM waits until every vCPU has left the

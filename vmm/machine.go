@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fineline-vmm/fineline/coherence/track"
@@ -68,7 +69,9 @@ type Machine struct {
 	vm    *kvm.VM
 	mem   *memory.Guest
 	dirty memory.DirtySource
+	slots *slots
 	lines *track.Engine
+	homed atomic.Pointer[homedRAM] // nil: missing memory comes by the page
 	board *board
 	cpuid []kvm.CPUIDEntry
 	wish  wish
@@ -133,6 +136,7 @@ func build(cfg Config, ram func(Config) (*memory.Guest, error), seen *descriptio
 	}
 	m.mem.WatchWaits(m.wakeWaiters)
 	m.dirty = dirtySource{m.vm.DirtySource(m.mem), m}
+	m.slots = &slots{m: m}
 	m.lines = newLines(m)
 	if m.board, err = newBoard(m.vm, m.mem, m.lines, cfg.SerialOut, &m.wish); err != nil {
 		return nil, err
@@ -164,7 +168,7 @@ func build(cfg Config, ram func(Config) (*memory.Guest, error), seen *descriptio
 
 func (m *Machine) createVCPUs() error {
 	for id := range m.cfg.CPUs {
-		p := &peripherals{pio: m.board.pio, mmio: m.board.mmio, wish: &m.wish, cpu: id, mem: m.mem, ram: m.lines}
+		p := &peripherals{pio: m.board.pio, mmio: m.board.mmio, wish: &m.wish, cpu: id, mem: m.mem, ram: machineRAM{m}}
 		c, err := newVCPU(m.vm, id, p, m.post)
 		if err != nil {
 			return err
@@ -235,6 +239,9 @@ func (m *Machine) Resume() error {
 			return err
 		}
 		m.status = Running
+		if h := m.homed.Load(); h != nil {
+			h.begin()
+		}
 		return m.release()
 	}
 	return nil
@@ -331,6 +338,9 @@ func (m *Machine) free() error {
 	}
 	for _, c := range m.cpus {
 		c.await(gone)
+	}
+	if h := m.homed.Load(); h != nil {
+		errs = append(errs, h.close())
 	}
 	if m.board != nil {
 		m.board.close()

@@ -13,10 +13,11 @@ const maxTablePages = 4096
 
 // reservedPages returns what processors with these registers use by themselves: the page tables, and where they map
 // them the descriptor tables, the task segments and the stacks that those name. Accesses of
-// a processor to those do not exit as the program's do, and end the guest where there is no slot.
-func reservedPages(mem *memory.Guest, registers []kvm.Sregs) *memory.PageSet {
+// a processor to those do not exit as the program's do, and end the guest where there is no slot. Tables that are missing it
+// waits for, or leaves out.
+func reservedPages(mem *memory.Guest, registers []kvm.Sregs, wait bool) *memory.PageSet {
 	const paging = 1 << 31
-	w := &tableWalk{mem: mem, tables: mem.NewPageSet()}
+	w := &tableWalk{mem: mem, wait: wait, tables: mem.NewPageSet()}
 	all := mem.NewPageSet()
 	for i := range registers {
 		s := &registers[i]
@@ -71,7 +72,7 @@ func (w *tableWalk) addStacks(base uint64, into *memory.PageSet) {
 	for _, off := range []uint64{4, 12, 20, 36, 44, 52, 60, 68, 76, 84} {
 		var raw [8]byte
 		gpa, ok := w.translate(base + off)
-		if !ok || w.mem.Missing(gpa, 8) != nil || w.mem.ReadAt(gpa, raw[:]) != nil {
+		if !ok || w.leavesOut(gpa, 8) || w.mem.ReadAt(gpa, raw[:]) != nil {
 			continue
 		}
 		if top := binary.LittleEndian.Uint64(raw[:]); top >= 2*memory.PageSize {
@@ -83,6 +84,7 @@ func (w *tableWalk) addStacks(base uint64, into *memory.PageSet) {
 // tableWalk reads a guest's page tables (Intel SDM vol. 3, 4.3 to 4.5).
 type tableWalk struct {
 	mem        *memory.Guest
+	wait       bool // for tables that are missing
 	root       memory.GPA
 	levels     int // 0: no paging
 	entryBytes uint64
@@ -96,10 +98,10 @@ const (
 	entryAddress = 1<<52 - 1<<12
 )
 
-// entry loads one; what is not RAM reads as not present. So does what is missing, since the guest stands still for
-// this: what it maps is given back when KVM fails there.
+// entry loads one; what is not RAM reads as not present. So does what is missing and not waited for: what it maps is given back when
+// KVM fails there.
 func (w *tableWalk) entry(at memory.GPA) uint64 {
-	if w.mem.Missing(at, w.entryBytes) != nil {
+	if w.leavesOut(at, w.entryBytes) {
 		return 0
 	}
 	if w.entryBytes == 4 {
@@ -108,6 +110,10 @@ func (w *tableWalk) entry(at memory.GPA) uint64 {
 	}
 	v, _ := w.mem.LoadUint64(at)
 	return v
+}
+
+func (w *tableWalk) leavesOut(gpa memory.GPA, n uint64) bool {
+	return !w.wait && w.mem.Missing(gpa, n) != nil
 }
 
 // findRoot adds the root and all that it leads to. That of PAE is four entries in a page of other things.

@@ -49,7 +49,7 @@ func TestReservedPages(t *testing.T) {
 		}, nil},
 	} {
 		var got []memory.GPA
-		reservedPages(mem, []kvm.Sregs{test.s, test.s}).Range(func(gpa memory.GPA) bool { got = append(got, gpa); return true })
+		reservedPages(mem, []kvm.Sregs{test.s, test.s}, false).Range(func(gpa memory.GPA) bool { got = append(got, gpa); return true })
 		if test.want != nil && !slices.Equal(got, test.want) {
 			t.Errorf("%s: %#x, want %#x", test.name, got, test.want)
 		}

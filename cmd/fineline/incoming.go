@@ -11,6 +11,7 @@ import (
 
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/migration/postcopy"
 	"github.com/fineline-vmm/fineline/vmm"
 	"github.com/fineline-vmm/fineline/vmm/api"
 )
@@ -155,6 +156,8 @@ type targetMachine struct {
 var (
 	_ migration.Target = (*targetMachine)(nil)
 	_ migration.Holder = (*targetMachine)(nil)
+
+	_ migration.LineTarget = (*targetMachine)(nil)
 )
 
 // local is what this process was told about machines that may come.
@@ -169,6 +172,13 @@ func (t *targetMachine) Prepare(description []byte) (_ *memory.Guest, err error)
 		return nil, err
 	}
 	return t.m.Memory(), nil
+}
+
+func (t *targetMachine) HomeMissing(d *memory.Demand) (postcopy.LineMemory, error) {
+	if !t.local().HomedMissing {
+		return nil, nil
+	}
+	return t.m.HomeMissing(d)
 }
 
 func (t *targetMachine) RestoreState(sealed []byte) (err error) {

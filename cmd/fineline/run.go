@@ -38,6 +38,7 @@ type runFlags struct {
 	tls                     tlsFlags
 	journal                 string
 	noReboot                bool
+	postcopyHomed           bool
 }
 
 const (
@@ -82,6 +83,7 @@ On a terminal, Ctrl-A x ends the run; Ctrl-C too, as long as no guest is here.`,
 	fl.StringVar(&f.incoming, "incoming", "", "wait for a migration on unix:PATH or tcp:HOST:PORT")
 	f.tls.add(fl)
 	fl.StringVar(&f.journal, "journal", "", "file for the journal of migration phases (default: in the user's runtime directory)")
+	fl.BoolVar(&f.postcopyHomed, "postcopy-homed", false, "in post-copy have missed lines come before their pages: a reference, slow, for small guests")
 	fl.BoolVar(&f.noReboot, "no-reboot", false, "end the run when the guest asks for a reset")
 	_ = fl.MarkHidden("api-sock") // fails only for a flag that is not there
 	return c
@@ -92,7 +94,8 @@ func (f *runFlags) config(changed func(string) bool) (vmm.Config, error) {
 	cfg := vmm.Config{
 		CPUs: f.cpus, MemoryBytes: uint64(f.memory), HugePages: f.hugePages,
 		CPUModel: vmm.CPUModel(f.cpu), NoReboot: f.noReboot, DirtyRing: f.dirty == "ring",
-		Boot: vmm.BootFiles{Kernel: f.kernel, Initrd: f.initrd, Cmdline: f.cmdline},
+		HomedMissing: f.postcopyHomed,
+		Boot:         vmm.BootFiles{Kernel: f.kernel, Initrd: f.initrd, Cmdline: f.cmdline},
 	}
 	var known bool
 	cfg.LineBudgetBytes = uint64(f.lineBudget)
@@ -108,6 +111,8 @@ func (f *runFlags) config(changed func(string) bool) (vmm.Config, error) {
 		return cfg, errors.New("--incoming takes the guest from the source: leave out --kernel, --initrd and --cmdline")
 	case f.incoming == "" && f.tls != tlsFlags{}:
 		return cfg, errors.New("--tls-cert, --tls-key and --tls-ca are for --incoming; to send, give them to fineline migrate")
+	case f.incoming == "" && f.postcopyHomed:
+		return cfg, errors.New("--postcopy-homed is for --incoming")
 	case f.kernel == "" && f.initrd != "":
 		return cfg, errors.New("--initrd needs --kernel")
 	}

@@ -35,16 +35,21 @@ func (e *Engine) Access(cpu int, gpa memory.GPA, data []byte, write bool) bool {
 		// The bytes first: who harvests the line finds them.
 		_ = e.mem.WriteGuestStore(gpa, data)
 	}
-	e.exact.access(gpa, uint64(len(data)), func(d *coherence.Device, line coherence.Line) ([]coherence.Effect, error) {
+	e.Note(cpu, gpa, uint64(len(data)), write)
+	if !write {
+		_ = e.mem.ReadAt(gpa, data)
+	}
+	return true
+}
+
+// Note tells the contexts of a guest's access that exited and that somebody else has done.
+func (e *Engine) Note(cpu int, gpa memory.GPA, sizeBytes uint64, write bool) {
+	e.exact.access(gpa, sizeBytes, func(d *coherence.Device, line coherence.Line) ([]coherence.Effect, error) {
 		if write {
 			return d.Store(coherence.Node(cpu), line)
 		}
 		return d.Load(coherence.Node(cpu), line)
 	}, write)
-	if !write {
-		_ = e.mem.ReadAt(gpa, data)
-	}
-	return true
 }
 
 // stored is told of each store of the VMM.

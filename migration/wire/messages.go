@@ -151,6 +151,19 @@ type Faults struct {
 	Prefetched   uint64  `json:"prefetched"`    // pages that a predictor asked for
 	Background   uint64  `json:"background"`    // pages that came unasked
 	Late         uint64  `json:"late"`          // pages that came twice
+
+	// What follows is of a destination that has missed lines come before their pages; else it is zero. All above is then of
+	// whoever waits for pages.
+	Lines     uint64  `json:"lines,omitempty"`       // lines that a guest CPU waited for and that were asked for
+	LinesLate uint64  `json:"lines_late,omitempty"`  // of them, those that came after their page
+	LineBytes uint64  `json:"line_bytes,omitempty"`  // of the answers, headers included
+	PagesRest uint64  `json:"pages_rest,omitempty"`  // pages that came after one of their lines was missed
+	LineP50US float64 `json:"line_p50_us,omitempty"` // from the miss to the line in place
+	LineP99US float64 `json:"line_p99_us,omitempty"`
+	LineMaxUS float64 `json:"line_max_us,omitempty"`
+	RestP50US float64 `json:"rest_p50_us,omitempty"` // from the first miss of a page to all of it in place
+	RestP99US float64 `json:"rest_p99_us,omitempty"`
+	RestMaxUS float64 `json:"rest_max_us,omitempty"`
 }
 
 // Fate is what became of a hand-over.
