@@ -104,7 +104,7 @@ func FuzzPager(f *testing.F) {
 func FuzzServer(f *testing.F) {
 	f.Add(unframed(0, wire.AppendRequest(nil, []uint64{1, 2, 3})))
 	f.Add(append(unframed(0, wire.AppendRequest(nil, []uint64{7})), unframed(0, wire.AppendRequest(nil, []uint64{7, 1 << 40}))...))
-	types := []wire.Type{wire.TypeRequest, wire.TypeComplete}
+	types := []wire.Type{wire.TypeRequest, wire.TypeComplete, wire.TypeRequestLine}
 	source := newSource(f, 12)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s := NewServer(source, setOf(source, allPages(source)[1:8]...), ServerOptions{})

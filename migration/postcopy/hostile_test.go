@@ -76,6 +76,7 @@ func TestHostileSource(t *testing.T) {
 		{"all pages zero", fault, zeros(0, 1<<32-1)},
 		{"end", fault, end(wire.RoundEnd{Round: 1})},
 		{"request", fault, raw(wire.TypeRequest, "12345678")},
+		{"line where there are none", fault, raw(wire.TypeLine, string(wire.AppendLine(nil, 4*pageLines, content[:lineBytes])))},
 		{"page that is present", background, pages(20)},
 		{"page twice", background, all(pages(3), pages(3))},
 		{"page twice in a frame", background, pages(3, 3)},
@@ -150,6 +151,10 @@ func TestHostileDestination(t *testing.T) {
 		{"page beyond all addresses", wire.TypeRequest, bytes.Repeat([]byte{0xff}, 8)},
 		{"no page", wire.TypeRequest, nil},
 		{"half a page number", wire.TypeRequest, []byte("1234")},
+		{"line that is not to be delivered", wire.TypeRequestLine, wire.AppendRequestLine(nil, 11*pageLines)},
+		{"line in the hole", wire.TypeRequestLine, wire.AppendRequestLine(nil, 50*pageLines)},
+		{"line beyond all addresses", wire.TypeRequestLine, bytes.Repeat([]byte{0xff}, 8)},
+		{"half a line number", wire.TypeRequestLine, []byte("1234")},
 		{"pages", wire.TypePages, nil},
 		{"complete", wire.TypeComplete, nil},
 	} {
