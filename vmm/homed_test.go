@@ -120,7 +120,7 @@ func TestHomedRuns(t *testing.T) {
 func TestHomedAsPaged(t *testing.T) {
 	rng := seeded(t)
 	for vcpus := 1; vcpus <= 2; vcpus++ {
-		cmdline := fmt.Sprintf("vcpus=%d pages=24 steps=60 seed=%d kinds=scalar,string,sse,atomic,load,avx", vcpus, rng.Uint32())
+		cmdline := fmt.Sprintf("vcpus=%d pages=6 steps=100 seed=%d kinds=scalar,string,sse,atomic,load,avx", vcpus, rng.Uint32())
 		t.Run(cmdline, func(t *testing.T) {
 			source, _, model, where := linesMachine(t, vcpus, cmdline)
 			if err := source.Pause(); err != nil {
