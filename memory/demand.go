@@ -36,10 +36,14 @@ type Demand struct {
 	threads    map[int]place      // those of this process that wait, by number
 	parts      map[int]struct{}   // of them, those in AwaitPart
 	waiters    map[place]*waiting // accessors
-	queue      []GPA              // wanted and not reported by Next
-	ready      chan struct{}      // capacity 1: the queue is not empty
+	queue      []GPA              // wanted and not reported
+	ready      chan struct{}      // capacity 1: the queue is not empty, and Next is to look
 	err        error              // why it has ended; nil: it has not. Written with filling held, too
 	ended      chan struct{}
+
+	// telling is held for reading while told is called. Before mu, and never taken inside Fill.
+	telling sync.RWMutex
+	told    func(GPA) // see Tell; nil: Next is asked
 }
 
 // waiting is what the accessors that wait for one page share.

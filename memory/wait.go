@@ -13,11 +13,11 @@ import (
 // no page is absent any more, or why the Demand has ended.
 func (d *Demand) Next(ctx context.Context) (GPA, error) {
 	for {
-		if gpa, ok := d.pop(); ok {
-			return gpa, nil
-		}
 		select {
 		case <-d.ready:
+			if gpa, ok := d.next(); ok {
+				return gpa, nil
+			}
 		case <-d.done:
 			return 0, ErrComplete
 		case <-d.ended:
@@ -28,6 +28,22 @@ func (d *Demand) Next(ctx context.Context) (GPA, error) {
 	}
 }
 
+// next is pop for Next, unless a function is told.
+func (d *Demand) next() (GPA, bool) {
+	d.telling.RLock()
+	defer d.telling.RUnlock()
+	if d.told != nil {
+		return 0, false
+	}
+	gpa, ok := d.pop()
+	if ok {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.tell() // another caller of Next, if there is more
+	}
+	return gpa, ok
+}
+
 func (d *Demand) pop() (GPA, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -35,7 +51,6 @@ func (d *Demand) pop() (GPA, bool) {
 		gpa := d.queue[0]
 		d.queue = d.queue[1:]
 		if d.absent.has(d.g.place(gpa)) {
-			d.tell() // another caller of Next, if there is more
 			return gpa, true
 		}
 	}
@@ -53,9 +68,44 @@ func (d *Demand) tell() {
 	}
 }
 
-// Repeat has Next report all absent pages again that are waited for: what was asked of a connection that is lost must be
+// Tell has fn called for each absent page that somebody waits for, each once, in place of Next, which then only learns of
+// the end. Pages that are waited for already come first. fn is called in the goroutine that has learned of the wait, which
+// saves a hand-over between goroutines; so it is quick, does not wait for pages, does not call Tell, and may be called by several
+// at a time. With nil Next reports again; no call of the last fn is under way when Tell returns.
+func (d *Demand) Tell(fn func(GPA)) {
+	d.telling.Lock()
+	d.told = fn
+	d.telling.Unlock()
+	d.report()
+}
+
+// report passes on what is queued, in this goroutine if there is a function to call.
+func (d *Demand) report() {
+	d.telling.RLock()
+	defer d.telling.RUnlock()
+	if d.told == nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.tell()
+		return
+	}
+	for {
+		gpa, ok := d.pop()
+		if !ok {
+			return
+		}
+		d.told(gpa)
+	}
+}
+
+// Repeat has Next, or Tell's function, report all absent pages again that are waited for: what was asked of a connection that is lost must be
 // asked of the next.
 func (d *Demand) Repeat() {
+	d.requeue()
+	d.report()
+}
+
+func (d *Demand) requeue() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.queue = nil
@@ -67,7 +117,6 @@ func (d *Demand) Repeat() {
 		d.queue = append(d.queue, gpa)
 		return true
 	})
-	d.tell()
 }
 
 // serve reads faults until the Demand ends.
@@ -98,6 +147,7 @@ func (d *Demand) serve() {
 		if err != nil {
 			return // closed
 		}
+		d.report()
 		for _, p := range present {
 			d.present(p)
 		}
@@ -125,8 +175,8 @@ func (d *Demand) placeOf(m uffdMessage) (place, bool) {
 	return place{}, false
 }
 
-// note says that a thread of this process (0: no thread to speak of) waits for a page, and reports whether it must.
-// Preconditions: mu held.
+// note says that a thread of this process (0: no thread to speak of) waits for a page, and reports whether it must. The
+// caller calls report when it has let go of mu. Preconditions: mu held.
 func (d *Demand) note(p place, thread int) bool {
 	fresh := d.wanted.set(p)
 	if !d.hidden.has(p) { // after wanted was set, see show
@@ -137,7 +187,6 @@ func (d *Demand) note(p place, thread int) bool {
 	}
 	if fresh && d.absent.has(p) {
 		d.queue = append(d.queue, p.gpa)
-		d.tell()
 	}
 	return true
 }
@@ -213,6 +262,7 @@ func (d *Demand) want(p place, thread int) (<-chan struct{}, error) {
 	}
 	watch := d.watcher()
 	d.mu.Unlock()
+	d.report()
 	if watch != nil {
 		watch()
 	}

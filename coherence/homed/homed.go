@@ -253,6 +253,9 @@ func (m *Memory) LacksLine(line uint64) bool {
 // Next is Demand.Next: the pages that others than vCPUs wait for, or that have their slot.
 func (m *Memory) Next(ctx context.Context) (memory.GPA, error) { return m.demand.Next(ctx) }
 
+// Tell is memory.Demand's.
+func (m *Memory) Tell(fn func(memory.GPA)) { m.demand.Tell(fn) }
+
 // Has is Demand.Has.
 func (m *Memory) Has(gpa memory.GPA) bool { return m.demand.Has(gpa) }
 

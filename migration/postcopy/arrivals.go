@@ -58,6 +58,9 @@ func (a *arrivals) read() error {
 	case a.lines != nil:
 		takes = wire.Of(wire.TypePages, wire.TypePagesZstd, wire.TypeLine)
 	}
+	if a.role != onBackground {
+		a.conn.Reader.ReadAhead(faultReadBytes)
+	}
 	for {
 		f, err := a.conn.Reader.Next(takes)
 		if err != nil {

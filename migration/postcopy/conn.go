@@ -29,6 +29,9 @@ type Conn struct {
 	Writer *wire.Writer
 }
 
+// faultReadBytes holds a frame of a missed page, or a request, so that one system call reads it.
+const faultReadBytes = 8 << 10
+
 // send runs one write of a frame; a peer that does not take it within timeout is lost.
 func (c *Conn) send(ctx context.Context, timeout time.Duration, write func() error) error {
 	_ = c.SetWriteDeadline(time.Now().Add(timeout)) // fails only when closed, as will the write

@@ -44,6 +44,9 @@ func (m *fakeMemory) Next(ctx context.Context) (memory.GPA, error) {
 	}
 }
 
+// Tell does nothing: what is waited for comes by Next.
+func (m *fakeMemory) Tell(func(memory.GPA)) {}
+
 func (m *fakeMemory) Fill(gpa memory.GPA, fn func(page []byte) error) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -13,6 +13,9 @@ import (
 type Memory interface {
 	// Next returns an absent page that somebody waits for, each once until it is filled. It waits until there is one.
 	Next(ctx context.Context) (memory.GPA, error)
+	// Tell has fn called with what Next would return, in the goroutine that has learned of it and by several at a time. It may
+	// do nothing. With nil Next is asked again, and no call is under way when it returns.
+	Tell(fn func(memory.GPA))
 	// Fill lends an absent page, with its old content, to fn for writing and makes it present. False: the page is not
 	// absent, and fn was not called.
 	Fill(gpa memory.GPA, fn func(page []byte) error) (bool, error)

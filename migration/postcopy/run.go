@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
@@ -24,8 +25,7 @@ type run struct {
 	asked *pageBits    // asked for and not brought by the fault connection yet
 	ended atomic.Int32 // background streams that brought their ROUND_END
 
-	asking sync.Mutex // held for one request
-	// Buffers of readFaults.
+	asking  sync.Mutex // held to write to the fault connection; guards the buffers
 	request []uint64
 	payload []byte
 }
@@ -52,35 +52,49 @@ func (r *run) start() {
 	}
 }
 
-// readFaults asks for what somebody waits for. It writes to the fault connection itself, so that between a fault
-// and its request there is no hand-over.
+// readFaults asks for what somebody waits for. The memory tells of it by a call, so that between a fault and its request
+// there is no hand-over; Next tells of the end, and of faults where the memory has no such call.
 func (r *run) readFaults() error {
 	for _, page := range r.misses.restart(r.begin) {
 		if err := r.ask(page); err != nil {
 			return err
 		}
 	}
+	r.mem.Tell(func(gpa memory.GPA) {
+		if err := r.missed(gpa); err != nil {
+			r.cancel(err)
+		}
+	})
+	defer r.mem.Tell(nil)
 	for {
 		gpa, err := r.mem.Next(r.ctx)
 		switch {
 		case err == nil:
+			err = r.missed(gpa)
 		case r.ctx.Err() != nil:
 			return nil
 		case r.mem.Len() == 0: // a memory that is complete has no next
 			return errComplete
 		default:
-			return fmt.Errorf("cannot learn what is waited for: %w", err)
+			err = fmt.Errorf("cannot learn what is waited for: %w", err)
 		}
-		page := pageNumber(gpa)
-		r.misses.open(page, time.Now())
-		if err := r.ask(page); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 }
 
+// missed is for any goroutine, since a guest's CPUs and devices miss together.
+func (r *run) missed(gpa memory.GPA) error {
+	page := pageNumber(gpa)
+	r.misses.open(page, time.Now())
+	return r.ask(page)
+}
+
 // ask sends for a page that somebody waits for, with the predicted ones behind it.
 func (r *run) ask(page uint64) error {
+	r.asking.Lock()
+	defer r.asking.Unlock()
 	if !r.mem.Has(pageGPA(page)) {
 		r.misses.settle(page)
 		r.stats.local.Add(1)
