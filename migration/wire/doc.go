@@ -143,6 +143,9 @@
 //	                                       <-------   REQUEST, at each page that the guest waits for
 //	  PAGES, of the missed page alone      ------->   stores what is still absent
 //	  PAGES, of the predicted ones         ------->
+//	                                       <-------   or REQUEST_LINE, at each line that it waits for
+//	  LINE                                 ------->   stores it if it is still absent
+//	  PAGES, of its page                   ------->
 //	  the background streams:
 //	  PAGES ... ROUND_END                  ------->   stores what is still absent
 //	  and in the end:
@@ -163,6 +166,11 @@
 //	                                     <-------   ABSENT: what is still absent
 //	(the streams as after ACCEPT)
 //	and on as above; with nothing absent, COMPLETE follows at once
+//
+// REQUEST_LINE is 8 bytes: the number of a line, which is its guest-physical address divided by 64. LINE is such a number
+// and the line's 64 bytes, as they are: 92 bytes with the frame's header. A line is not a record of PAGES, since such a
+// record says all of what a page lacks, and this does not. The page comes behind by the rules for predicted pages,
+// its line once more in it.
 //
 // # Version rule
 //
