@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/fineline-vmm/fineline/cmd/internal/process"
@@ -75,7 +76,31 @@ func TestPostcopyHomed(t *testing.T) {
 	}
 }
 
-// TestPostcopyHomedLines is the same for random programs of two vCPUs, with locked and vector instructions.
+// TestPostcopyHomedRecovers: the connections are lost while vCPUs wait for lines. The guest is paused there, and goes on over new ones.
+func TestPostcopyHomedRecovers(t *testing.T) {
+	if err := memory.CheckDemand(); err != nil {
+		t.Skip(err)
+	}
+	h := newHouse(t)
+	source := h.startDirty("source", "", "pages=1024 lines=16 vcpus=2 rate=0 progress=0", "--memory", "64M", "--cpus", "2")
+	steps := source.check()
+	destination, _ := h.startIncoming("destination", "destination.page#80=cut,destination.page#300=cut", "--postcopy-homed")
+	f := postcopyOver(h, source.VMM, h.path("destination.mig")).Faults
+	destination.awaitPhase(api.Running)
+	if now := destination.checkRuns(); now < steps {
+		t.Errorf("the guest went from %d steps back to %d", steps, now)
+	}
+	destination.stop()
+	if lost := strings.Count(destination.Stderr(), "the connection to its memory is lost"); lost != 2 {
+		t.Errorf("%d connections were lost\n%s", lost, destination.Stderr())
+	}
+	t.Logf("%+v", f)
+	if f.Lines == 0 {
+		t.Error("no line was waited for")
+	}
+}
+
+// TestPostcopyHomedLines is TestPostcopyHomed for random programs of two vCPUs, with locked and vector instructions.
 func TestPostcopyHomedLines(t *testing.T) {
 	if err := memory.CheckDemand(); err != nil {
 		t.Skip(err)

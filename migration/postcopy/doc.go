@@ -74,7 +74,7 @@
 //
 // Measured with builtin:dirty, 2 vCPUs, over a relay with the background limited to a tenth of it (software KVM, 2 processors, as
 // TestPostcopyHomed; medians of a run, the median of 2 to 3 runs): at 100 Mbit/s a line is in place after 1.4 ms, of which the relay's timers
-// are most, the rest of its page after 1.7 ms, and a page by the page, with predictions in its way, after 3.6 ms; at 10 Mbit/s a line after 2 ms,
+// are most, the rest of its page after 1.7 ms, and a page by the page, with predictions in its way, after 3 ms (1.7 to 4.9); at 10 Mbit/s a line after 2 ms,
 // a page by the page after 8 ms. There the rest takes 3 ms, or 90 ms where the background has claimed it: that waits for the limit.
 // Over a socket 0.1, 0.2 and, by the page, 0.1 ms. So it is the link's time that a line saves, and on a fast link nothing is left of it beside
 // the exits that absent memory costs.
