@@ -206,7 +206,14 @@ func TestOwnershipInEveryMode(t *testing.T) {
 		slots <- struct{}{}
 		running.Go(func() {
 			defer func() { <-slots }()
-			t.Run(c.String(), func(t *testing.T) { testOwnership(t, c) })
+			t.Run(c.String(), func(t *testing.T) {
+				// A guest that gets no processor writes nothing, and hybrid's rounds converge: nothing has to follow then.
+				for try := 1; !testOwnership(t, c); try++ {
+					if try == maxConverged {
+						t.Fatalf("converged %d times: %s was not reached", try, c)
+					}
+				}
+			})
 		})
 	}
 	running.Wait()
@@ -223,7 +230,10 @@ func TestOwnership(t *testing.T) {
 	}
 }
 
-func testOwnership(t *testing.T, c ownershipCase) {
+const maxConverged = 8
+
+// testOwnership reports whether the case was there: see its caller.
+func testOwnership(t *testing.T, c ownershipCase) (reached bool) {
 	h := newHouse(t)
 	load := ownershipLoad
 	if c.mode == wire.ModeHybrid {
@@ -255,9 +265,8 @@ func testOwnership(t *testing.T, c ownershipCase) {
 		c.want, c.source = atDestination, "source.state-sent=cut" // and no further fault was reached
 	}
 	if c.mode == wire.ModeHybrid && err == nil && result.Status == migration.StatusCompleted && !result.SwitchedToPostcopy {
-		// A guest that got no processor wrote nothing, so the rounds converged and nothing had to follow.
-		t.Log("the point was not reached")
-		c.want = atDestination
+		verifyOwner(t, src, dst, atDestination, before)
+		return false
 	}
 	if err == nil && result.Status == migration.StatusCompleted && c.want != atDestination {
 		t.Errorf("the migration was reported as completed, want the guest at %s", c.want)
@@ -269,6 +278,7 @@ func testOwnership(t *testing.T, c ownershipCase) {
 	if strings.Contains(c.source, "=kill") != (exitCode(src.Err()) == -1) && c.want != atSource {
 		t.Errorf("source: %v", src.Err())
 	}
+	return true
 }
 
 // verifyOwner waits until the sides have settled and checks everything that the law promises.
