@@ -44,6 +44,18 @@
 // guest must be settled, which it is once the peer is known to know the end (DONE, ABORT, a verdict) or
 // is proved dead. A human's word settles nothing.
 //
+// # A link that stands still
+//
+// Nobody is told of it, so whoever waits for a peer's word does so for PeerTimeout at most: each answer of the other
+// side, each write, COMMIT at a destination that is ready, the streams that were promised, and at both ends of a
+// post-copy that something arrives, or that it is said to have arrived. Then connections are replaced and each side says
+// where it is. Three waits have no such bound, since only the peer's own work ends them: for ACCEPT (Timeout bounds it),
+// for the next round at a destination (a source that gives up says so on a new connection; of one that says nothing more
+// the kernel's keepalive tells), and for the source in post-copy at a destination whose guest is paused meanwhile.
+//
+// Package inject names the instants at which the tests break this: every one of them, in each mode, by death, a
+// cut, a standstill and a failure (law_test.go), and with real guests in cmd/fineline.
+//
 // # What is made durable when
 //
 // An fsync costs milliseconds on a disk, and the guest is stopped from paused to owner. The law needs

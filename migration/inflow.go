@@ -64,6 +64,7 @@ func (s *session) closeStreams() {
 // streamReaders read one round from all streams, each in a goroutine of its own.
 type streamReaders struct {
 	running sync.WaitGroup
+	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	inflow  []*inflow
 
@@ -76,7 +77,7 @@ var errNoMoreRounds = errors.New("no more rounds")
 
 // readStreams begins. The first failure ends ctx.
 func (s *session) readStreams(ctx context.Context, cancel context.CancelCauseFunc) *streamReaders {
-	r := &streamReaders{cancel: cancel, inflow: s.streams()}
+	r := &streamReaders{ctx: ctx, cancel: cancel, inflow: s.streams()}
 	if s.source.Mode.AfterCommit() {
 		r.inflow = r.inflow[:len(r.inflow)-1] // the last one is for what the guest waits for
 	}
@@ -97,6 +98,23 @@ func (r *streamReaders) fail(err error) {
 		r.first = err
 		r.cancel(err)
 	}
+}
+
+// here waits until all streams are there. They are opened before the first round, so that at its end one that is
+// not has timeout left.
+func (r *streamReaders) here(timeout time.Duration) error {
+	late := time.NewTimer(timeout)
+	defer late.Stop()
+	for i, in := range r.inflow {
+		select {
+		case <-in.there:
+		case <-r.ctx.Done():
+			return context.Cause(r.ctx)
+		case <-late.C:
+			return fmt.Errorf("%w: stream %d of %d was not opened for %v", ErrPeerSilent, i+1, len(r.inflow), timeout)
+		}
+	}
+	return nil
 }
 
 // wait returns when all streams have had their round.

@@ -317,6 +317,9 @@ func (s *session) roundEnd(f wire.Frame, streams *streamReaders) error {
 	if err := s.apply.roundEnd(end); err != nil {
 		return err
 	}
+	if err := streams.here(s.l.opts.PeerTimeout); err != nil {
+		return err
+	}
 	if err := streams.wait(); err != nil {
 		return err
 	}
