@@ -19,6 +19,7 @@ type world struct {
 	runner    string
 	violation string
 	tell      func(event string) // if set, hears "run" and "stop"
+	changed   chan struct{}      // closed at the next change; nil if nobody awaits one
 }
 
 func (w *world) enter(name string) {
@@ -28,9 +29,7 @@ func (w *world) enter(name string) {
 		w.violation = fmt.Sprintf("%s runs while %s runs", name, w.runner)
 	}
 	w.runner = name
-	if w.tell != nil {
-		w.tell("run")
-	}
+	w.change("run")
 }
 
 func (w *world) leave(name string) {
@@ -39,17 +38,38 @@ func (w *world) leave(name string) {
 	if w.runner == name {
 		w.runner = ""
 	}
-	if w.tell != nil {
-		w.tell("stop")
+	w.change("stop")
+}
+
+// await waits until one of those wanted runs the guest, as a side holds its guest in the background.
+func (w *world) await(wanted []string) {
+	guard := time.After(hangGuard / 4)
+	for {
+		w.mu.Lock()
+		if w.changed == nil {
+			w.changed = make(chan struct{})
+		}
+		runner, changed := w.runner, w.changed
+		w.mu.Unlock()
+		if slices.Contains(wanted, runner) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-guard:
+			return
+		}
 	}
 }
 
-// await waits until one of those wanted runs the guest: a side holds its guest in the background.
-func (w *world) await(wanted []string) {
-	for deadline := time.Now().Add(hangGuard / 4); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if runner, _ := w.who(); slices.Contains(wanted, runner) {
-			return
-		}
+// change tells who awaits. Precondition: mu.
+func (w *world) change(what string) {
+	if w.changed != nil {
+		close(w.changed)
+		w.changed = nil
+	}
+	if w.tell != nil {
+		w.tell(what)
 	}
 }
 
