@@ -112,6 +112,8 @@ func (r *run) askLine(line uint64) error {
 	r.stats.lineFaults.Add(1)
 	r.asked.add(page) // the rest comes unasked, behind the line
 	payload := wire.AppendRequestLine(nil, line)
+	r.asking.Lock()
+	defer r.asking.Unlock()
 	return r.send(func() error { return r.fault.Writer.Bytes(wire.TypeRequestLine, payload) })
 }
 

@@ -111,10 +111,8 @@ func (r *run) ask(page uint64) error {
 	return r.send(func() error { return r.fault.Writer.Bytes(wire.TypeRequest, r.payload) })
 }
 
-// send writes a request.
+// send writes a request. Preconditions: asking held.
 func (r *run) send(write func() error) error {
-	r.asking.Lock()
-	defer r.asking.Unlock()
 	return r.fault.send(r.ctx, r.opts.PeerTimeout, write)
 }
 
