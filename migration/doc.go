@@ -31,7 +31,7 @@
 //     Only the very process that accepted the guest can answer. Another one that listens at the address
 //     now, even with an honest "unknown", says nothing about the one that may be running the guest.
 //  6. After the commit the source never resumes, not even when the destination dies at once: the guest
-//     may have spoken to the world.
+//     may have spoken to the world. The exception is a source that the user wants kept: see "The reverse stream".
 //
 // So the guest dies in two cases only, both the plain death of a VMM with its guest: the source is
 // killed before the destination was ready (the destination discards and fails), and the destination is
@@ -151,6 +151,57 @@
 // against our own bugs. A connection is closed without close_notify, which on a link that stands still would
 // hold a paused guest for seconds; a stream that was cut is a lost connection whoever cut it. After a deadline
 // has cut a write a tls.Conn takes no other, as after half a frame nothing can follow: link.torn covers both.
+//
+// # The reverse stream
+//
+// A source that is kept (SendOptions.Standby) is not released when its guest has moved: it stays paused, as it was at the
+// switch, and is checkpoint 0. From the first instruction at the destination on, that sends back what the guest
+// changes, in checkpoints; the source goes on from the last whole one when the destination dies. A post-copy
+// so outlives its destination, of which the source holds half of the memory anyway (PostCopyFT, INFOCOM 2019). After a
+// pre-copy it is the same hot standby, and costs the same.
+//
+// A checkpoint is the memory and the state of one instant. The guest is held still, its state saved, and then
+// the pages collected that were written since the checkpoint before: saving may store to memory (design law 3). Only what the
+// source lacks of them is copied, by the line, into buffers; the guest goes on, and then they are sent. The
+// first time a page goes back whole, since nobody kept what it was when it came; its hashes, and later
+// a twin, are taken of the bytes sent (design law 2). Pages that are still absent at the destination were not written
+// there, so they are in no checkpoint, and the source has them. One checkpoint is under way at a time; the source acknowledges it
+// when it has applied it. When the connection breaks, the source says on the next one what it
+// holds, and the pages of a checkpoint that it does not hold go again, whole.
+//
+// The source keeps the pages of a checkpoint beside its memory until CHECKPOINT_END, and has checked each record
+// when it came; then it applies them all, which cannot fail, and takes the new state. So its memory is always that of
+// one checkpoint, but for the time of applying, and if it dies then the destination lives. A page comes once in a checkpoint,
+// which bounds what waits to the size of RAM. The destination's buffers are bounded: what exceeds them is sent while the guest
+// still stands.
+//
+// Who may run the guest then, beside the law above:
+//
+//  7. A source that is kept resumes the guest from its last whole checkpoint when the destination's process is proved dead,
+//     and that one's journal ends with "owner"; or when a human says that the destination is dead and it does not answer.
+//     It journals "resumed-from-checkpoint" before the deed. It never resumes while the destination may run.
+//  8. A guest that ends at its destination, or is about to move on from there, ends the checkpoints: the destination journals "ended"
+//     first, then tells the source, which releases. A dead destination whose journal says so was not its guest's death.
+//     If the journal of the dead can't be read, or knows a later hand-over, only a human may decide.
+//
+// So with a source that is kept the guest dies only with both, or in a post-copy with the source while memory is missing
+// at the destination. When the source dies later, the destination goes on without it, and says so in its log.
+//
+// What others may have seen: the guest's output is not held back until the checkpoint behind it is acknowledged (Remus does that,
+// and pays with the latency of each packet). What the guest has sent between its last checkpoint and the death of the destination, over the serial port
+// or whatever else, has been seen, and the guest at the source does not know: it repeats it, or does something else. Input of that time
+// is lost. Output that the guest had written to its serial port before the switch, and that no console had taken, is in the state and may be
+// printed on both sides. Who needs more than this acknowledges above the machine, as with a database on a disk that is
+// restored.
+//
+// What it costs: Standby.Status counts bytes, lines and the time that the guest stood still for each. A guest whose vCPUs wait for missing memory
+// most of the time gives few checkpoints, since a vCPU can't be saved within an instruction (counted as missed): the last one, or
+// the switch, then is older.
+//
+// Rejected: to apply pages as they come and to keep an undo log at the source (as much memory, and a torn checkpoint would have to
+// be undone before the guest could run); to copy pages on write after a short stop (userfaultfd write protection, a fault for
+// each page beside the log's); hashes of pages when they arrive (every page pays for the few that are written); a source that
+// resumes when checkpoints cease to come: that is a lease, see below.
 //
 // # Rejected
 //

@@ -168,6 +168,11 @@ func (m *machine) fill() error {
 func (m *machine) start() {
 	m.world.enter(m.name)
 	m.running = true
+	m.spin()
+}
+
+// spin has the guest's goroutine begin.
+func (m *machine) spin() {
 	m.stop, m.stopped = make(chan struct{}), make(chan struct{})
 	go m.guest(m.stop, m.stopped)
 }
@@ -229,6 +234,7 @@ func (m *machine) tellStop() {
 
 // die is the end of the process, whatever it is doing.
 func (m *machine) die() {
+	_ = m.mem.Abandon() // a guest that waits for a page dies waiting
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.running {
@@ -328,6 +334,23 @@ func (m *machine) SaveState() ([]byte, error) {
 	}
 	defer unlock()
 	return json.Marshal(m.state)
+}
+
+// Checkpoint has the guest stand still for a moment.
+func (m *machine) Checkpoint(gather func() error) ([]byte, error) {
+	unlock, err := m.alive()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if m.hush() { // to the world it runs: nobody else may
+		defer m.spin()
+	}
+	state, err := json.Marshal(m.state)
+	if err != nil {
+		return nil, err
+	}
+	return state, gather()
 }
 
 func (m *machine) Release() {

@@ -179,11 +179,22 @@ func (s *sender) handedOver(running *wire.Running) error {
 			s.opts.Log.Errorf("migration: no downtime measured: %v", err)
 		}
 	}
+	kept := s.keeper != nil && running.Failure == ""
+	if kept {
+		s.keep()
+	}
 	if s.postcopy {
-		if err := s.serve(); err != nil {
+		err := s.serve()
+		switch {
+		case err != nil && kept:
+			return s.serveEnded(err)
+		case err != nil:
 			s.release()
 			return err
 		}
+	}
+	if kept {
+		return nil
 	}
 	s.release()
 	_ = s.link.send(context.Background(), func(w *wire.Writer) error { return w.Signal(wire.TypeDone) })
@@ -202,6 +213,7 @@ func (s *sender) giveAway() {
 
 // release lets go of the guest that was given away.
 func (s *sender) release() {
+	s.released = true
 	s.src.Release()
 	if err := s.opts.Journal.Append(s.record(journal.Done, "")); err != nil {
 		// The destination's record is the one that decides; this one only spares a question.

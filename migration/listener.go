@@ -188,7 +188,7 @@ func (l *Listener) greet(v *visitor) {
 		return
 	}
 	switch v.hello.Purpose {
-	case wire.PurposeStream:
+	case wire.PurposeStream, wire.PurposeReverse:
 		l.join(v)
 		return
 	case wire.PurposeRecover:
@@ -209,6 +209,10 @@ func (l *Listener) greet(v *visitor) {
 // join hands a stream to the session that expects it.
 func (l *Listener) join(v *visitor) {
 	s := l.current()
+	if v.hello.Purpose == wire.PurposeReverse {
+		l.joinReverse(s, v)
+		return
+	}
 	if s == nil || !s.concerns(v) || s.over() && s.paging == nil {
 		l.refuse(v, "no such migration is under way here")
 		return
@@ -219,6 +223,25 @@ func (l *Listener) join(v *visitor) {
 		return
 	}
 	if err := s.join(v); err != nil {
+		l.refuse(v, err.Error())
+	}
+}
+
+// joinReverse hands the connection for checkpoints to the newest session.
+func (l *Listener) joinReverse(s *session, v *visitor) {
+	var r *reverse
+	if s != nil && s.concerns(v) {
+		r = s.reversal()
+	}
+	if r == nil {
+		l.refuse(v, "no guest here gives checkpoints to this source")
+		return
+	}
+	if err := v.send(wire.TypeHello, l.hello(v)); err != nil {
+		v.close()
+		return
+	}
+	if err := r.join(v); err != nil {
 		l.refuse(v, err.Error())
 	}
 }
@@ -245,7 +268,7 @@ func (l *Listener) hello(v *visitor) wire.Hello {
 	return wire.Hello{
 		Purpose: v.hello.Purpose, Build: l.opts.Build, MachineID: v.hello.MachineID, Generation: v.hello.Generation,
 		Process: *l.self, Journal: l.opts.Journal.Path(),
-		Mode: v.hello.Mode, Streams: v.hello.Streams, Stream: v.hello.Stream,
+		Mode: v.hello.Mode, Streams: v.hello.Streams, Stream: v.hello.Stream, CheckpointMS: v.hello.CheckpointMS,
 	}
 }
 

@@ -59,6 +59,10 @@ type SendOptions struct {
 	// with it. Before the commit it means nothing: there ctx ends a migration.
 	GiveUp <-chan struct{}
 
+	// Standby, if set, keeps this process's guest as it was at the switch and takes checkpoints of it from the
+	// destination. When Send returns without an error the caller calls Standby.Wait.
+	Standby *Standby
+
 	// Progress, if set, is called at each phase and round and besides at most 20 times a second. It
 	// must not block. Calls come from more than one goroutine, but never two at once.
 	Progress func(Progress)

@@ -44,6 +44,14 @@ func (m *machine) compareSteps() error {
 	return nil
 }
 
+// verifyMachine compares either side's guest with one that has never moved.
+func (p *pair) verifyMachine(m *machine) {
+	p.t.Helper()
+	if err := m.compareSteps(); err != nil {
+		p.t.Error(err)
+	}
+}
+
 func (p *pair) neverConverge() { neverConverge(&p.opts, p.src.mem) }
 
 // neverConverge has pages dirty at the end of each round, more than the guest waits for, and asks for a downtime

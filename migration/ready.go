@@ -118,7 +118,7 @@ func (s *session) judgeTheDead() error {
 	switch phase {
 	case journal.Paused, journal.StateSent, journal.CommitSent, journal.Done:
 		return nil
-	case journal.Cancelled, journal.Failed:
+	case journal.Cancelled, journal.Failed, journal.Resumed:
 		return errTakenBack
 	}
 	if !ok {
@@ -150,6 +150,13 @@ func (s *session) own() error {
 		s.running.Failure = wire.NewReason(err.Error(), false).Text
 		err = fmt.Errorf("%w: %w", ErrNotStarted, err)
 	}
+	switch r := s.reversal(); {
+	case r == nil:
+	case err == nil:
+		s.l.tasks.Go(r.run)
+	default:
+		s.dropReverse() // a guest that does not run has nothing new
+	}
 	// If it does not arrive the source asks, and is answered from s.running.
 	_ = s.visitor.send(wire.TypeRunning, s.running)
 	return err
@@ -158,6 +165,10 @@ func (s *session) own() error {
 // awaitDone waits, in a goroutine of the Listener, until the source knows that the guest is here: until
 // then the Listener answers its questions.
 func (s *session) awaitDone() {
+	if r := s.reversal(); r != nil {
+		s.awaitRelease(r)
+		return
+	}
 	defer s.stopWatch()
 	defer s.visitor.close()
 	ctx, cancel := context.WithTimeoutCause(s.l.ctx, s.l.opts.PeerTimeout, ErrPeerSilent)

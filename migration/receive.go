@@ -77,7 +77,8 @@ type session struct {
 	built    bool // Prepare has succeeded
 	accepted bool // the journal may know of this session
 
-	paging *paging // nil before ABSENT; others may look when ended is closed
+	paging  *paging  // nil before ABSENT; others may look when ended is closed
+	reverse *reverse // nil if the source is not kept; guarded by mu
 
 	visits    chan *visitor // the source on a new connection
 	decisions chan Decision
@@ -219,6 +220,9 @@ func (s *session) describing(ctx context.Context) error {
 	if err := s.rehearseMemory(); err != nil {
 		return s.refuse(err)
 	}
+	if err := s.expectReverse(); err != nil {
+		return s.refuse(err)
+	}
 	s.apply = newApplier(s.mem)
 	s.accepted = true
 	if err := s.l.opts.Journal.Append(s.record(journal.Accepted, "")); err != nil {
@@ -335,6 +339,11 @@ func (s *session) roundEnd(f wire.Frame, streams *streamReaders) error {
 
 // restore makes the machine ready: from here on it may run, but for the law.
 func (s *session) restore(state []byte) error {
+	if r := s.reversal(); r != nil {
+		if err := r.saver.begin(); err != nil { // what restoring stores the source has not
+			return err
+		}
+	}
 	if err := s.target.RestoreState(state); err != nil {
 		return fmt.Errorf("cannot restore the machine's state: %w", err)
 	}
@@ -368,6 +377,7 @@ func (s *session) discard(cause error) error {
 	if s.paging != nil {
 		_ = s.paging.demand.Close()
 	}
+	s.dropReverse()
 	if s.built {
 		s.target.Discard()
 	}

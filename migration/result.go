@@ -11,10 +11,11 @@ type Status string
 
 // The outcomes.
 const (
-	StatusCompleted Status = "completed" // the guest belongs to the destination
-	StatusCancelled Status = "cancelled" // on request; the guest runs at the source
-	StatusFailed    Status = "failed"    // see Error; the guest runs at the source unless Error says otherwise
-	StatusInDoubt   Status = "in-doubt"  // the guest is paused; see InDoubtError
+	StatusCompleted Status = "completed"               // the guest belongs to the destination
+	StatusCancelled Status = "cancelled"               // on request; the guest runs at the source
+	StatusFailed    Status = "failed"                  // see Error; the guest runs at the source unless Error says otherwise
+	StatusInDoubt   Status = "in-doubt"                // the guest is paused; see InDoubtError
+	StatusResumed   Status = "resumed-from-checkpoint" // it moved, the destination died, and it runs at the source; see ResumedError
 )
 
 // Round is one pass over the pages to send. The last one of a completed migration is with the guest
@@ -82,6 +83,9 @@ type Result struct {
 	SwitchedToPostcopy bool   `json:"switched_to_postcopy"`
 	RecoveredTimes     int    `json:"recovered_times"` // connections lost in post-copy and replaced
 	Faults             Faults `json:"faults"`
+	// KeepSource: the source holds checkpoints of the guest, of which it had so many when this was said.
+	KeepSource  bool   `json:"keep_source,omitempty"`
+	Checkpoints uint64 `json:"checkpoints,omitempty"`
 
 	Error string `json:"error,omitempty"`
 }

@@ -55,6 +55,7 @@ type sender struct {
 	dirty    *memory.PageSet // what the next round sends
 
 	postcopy bool             // memory goes on moving after the guest
+	keeper   *keeper          // nil: this process does not keep the guest
 	server   *postcopy.Server // of what is left then
 	serving  serving
 
@@ -66,6 +67,7 @@ type sender struct {
 	commit    bool // COMMIT may have left
 	discarded bool // the destination will never run the guest: it said so, or it is proved
 	gaveAway  bool // the guest is the destination's: it said so, or it is proved
+	released  bool // src was
 	byHand    bool // discarded or gaveAway is a human's word
 	commanded bool // COMMIT was sent again since settle began
 
@@ -82,6 +84,9 @@ func newSender(src Source, to Address, opts SendOptions) (*sender, error) {
 	if len(opts.MachineID) > wire.MaxMachineIDBytes {
 		return nil, fmt.Errorf("machine id of %d bytes: the limit is %d", len(opts.MachineID), wire.MaxMachineIDBytes)
 	}
+	if err := opts.checkStandby(src); err != nil {
+		return nil, err
+	}
 	mem := src.Memory()
 	s := &sender{
 		src: src, to: to, opts: opts, hooks: opts.hooks,
@@ -92,6 +97,9 @@ func newSender(src Source, to Address, opts SendOptions) (*sender, error) {
 		time:       newTimeline(opts.hooks.clock),
 	}
 	s.makePumps(mem)
+	if opts.Standby != nil {
+		s.keeper = newKeeper(s)
+	}
 	s.result = Result{
 		Mode: string(opts.Mode), Granularity: string(opts.Granularity), Rounds: []Round{},
 		MachineID: opts.MachineID, Generation: s.generation,
@@ -178,7 +186,10 @@ func (s *sender) preflight(ctx context.Context) error {
 	if _, err = s.link.await(ctx, wire.TypeAccept); err != nil {
 		return err
 	}
-	return s.openStreams(ctx)
+	if err := s.openStreams(ctx); err != nil || s.keeper == nil {
+		return err
+	}
+	return s.keeper.open(ctx)
 }
 
 // connect opens a connection and exchanges HELLO. It leaves the connection in s.link.
@@ -218,6 +229,9 @@ func (s *sender) hello(purpose wire.Purpose) wire.Hello {
 	}
 	if purpose == wire.PurposeMigrate {
 		h.Mode, h.Streams = s.opts.Mode, s.streamCount()
+		if s.keeper != nil {
+			h.CheckpointMS = int(s.opts.Standby.interval / time.Millisecond)
+		}
 	}
 	return h
 }
@@ -298,6 +312,9 @@ func (s *sender) inject(point inject.Point) error {
 		for _, st := range s.streams {
 			_ = st.conn.Close()
 		}
+		if s.keeper != nil {
+			s.keeper.cut()
+		}
 	})
 }
 
@@ -314,12 +331,20 @@ func (s *sender) finish(err error) (*Result, error) {
 	s.closeLink()
 	s.base.free()
 	var doubt *InDoubtError
-	if !errors.As(err, &doubt) && s.watch != nil {
+	stands := s.stands(err) // then the rest is for the end of that
+	if s.keeper != nil {
+		s.result.KeepSource, s.result.Checkpoints = stands, s.keeper.Status().Checkpoint
+		if !stands && !errors.As(err, &doubt) {
+			s.keeper.quit()
+			s.keeper.use(nil)
+		}
+	}
+	if !stands && !errors.As(err, &doubt) && s.watch != nil {
 		s.watch.Close()
 		s.watch = nil
 	}
 	// A destination that is not ready discards by itself; any other reads our journal unless it knows.
-	if doubt == nil && !s.byHand && (s.gaveAway || s.discarded || !s.stateSent) {
+	if doubt == nil && !stands && !s.byHand && (s.gaveAway || s.discarded || !s.stateSent) {
 		s.opts.Journal.Settle(s.opts.MachineID, s.generation)
 	}
 	r := &s.result
@@ -328,6 +353,8 @@ func (s *sender) finish(err error) (*Result, error) {
 		r.Status = StatusCompleted
 	case doubt != nil:
 		r.Status = StatusInDoubt
+	case errors.As(err, new(*ResumedError)):
+		r.Status = StatusResumed
 	case r.Status == "":
 		r.Status = StatusFailed
 	}

@@ -265,6 +265,10 @@ func (s *sender) reconnect() error {
 		case <-time.After(wait):
 		case r := <-s.opts.Recover:
 			asked = &r
+		case a := <-s.asked():
+			if s.answerServing(a) {
+				return errByHand
+			}
 		case <-dead:
 			return ErrDestinationDied
 		case <-s.opts.GiveUp:
@@ -283,6 +287,8 @@ func (s *sender) reconnectFor(asked *Recovery) error {
 	err := s.reconnectOnce()
 	if err != nil {
 		s.to, s.dial = to, dial
+	} else if s.keeper != nil {
+		s.keeper.redirect(s.dial)
 	}
 	return err
 }

@@ -217,6 +217,11 @@ func (s *sender) settle(ctx context.Context, cause error) error {
 		case verdict.Fate == wire.FateDiscarded:
 			s.discarded = true
 			return s.abandon(ctx, fmt.Errorf("the destination discarded the guest: %w", cause))
+		case verdict.Fate == wire.FateOwner && verdict.Running == nil && s.keeper != nil:
+			s.gaveAway = true
+			s.unburden()
+			s.keep()
+			return s.serveEnded(ErrDestinationDied)
 		case verdict.Fate == wire.FateOwner && verdict.Running == nil:
 			s.giveAway()
 			return ErrDestinationDied

@@ -84,10 +84,15 @@ func (s *sender) openStream(ctx context.Context, index int) error {
 	s.streams = append(s.streams, st) // closed with the link, whatever comes
 	hello := s.hello(wire.PurposeStream)
 	hello.Stream = index
+	return s.greetStream(ctx, st, hello)
+}
+
+// greetStream exchanges HELLO over a connection beside the main one.
+func (s *sender) greetStream(ctx context.Context, st *stream, hello wire.Hello) error {
 	if err := st.send(ctx, func(w *wire.Writer) error { return w.Message(wire.TypeHello, hello) }); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = st.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	f, err := st.r.Next(wire.Of(wire.TypeHello, wire.TypeRefuse))
 	if err != nil {
@@ -97,7 +102,7 @@ func (s *sender) openStream(ctx context.Context, index int) error {
 		_, err = accept(f, wire.TypeHello)
 		return err
 	}
-	_, err = s.answers(f, wire.PurposeStream)
+	_, err = s.answers(f, hello.Purpose)
 	return err
 }
 

@@ -229,6 +229,11 @@ func (m *Machine) Feed(ctx context.Context, p []byte) error {
 func (m *Machine) Resume() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.resume()
+}
+
+// resume is Resume. Preconditions: m.mu held.
+func (m *Machine) resume() error {
 	switch m.status {
 	case Created:
 		return errors.New("the machine has no guest yet: boot or restore one first")
@@ -257,6 +262,11 @@ func (m *Machine) Resume() error {
 func (m *Machine) Pause() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.pause()
+}
+
+// pause is Pause. Preconditions: m.mu held.
+func (m *Machine) pause() error {
 	if m.status == Running {
 		if err := m.hold(); err != nil {
 			return err

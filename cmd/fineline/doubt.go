@@ -24,7 +24,7 @@ var errSettled = errors.New("the doubt has just been settled: look at the machin
 
 // settleDoubt asks the destination again and again, until it answers or somebody
 // decides. The machine stays paused meanwhile.
-func (i *instance) settleDoubt(o *outgoing, doubt *migration.InDoubtError) {
+func (i *instance) settleDoubt(o *outgoing, source *sourceMachine, doubt *migration.InDoubtError) error {
 	for {
 		ctx, cancel := context.WithCancel(context.Background())
 		type answer struct {
@@ -52,8 +52,8 @@ func (i *instance) settleDoubt(o *outgoing, doubt *migration.InDoubtError) {
 				v.done <- errSettled
 			}
 			o.result.Store(a.result)
-			i.settled(a.result, a.err)
-			return
+			i.settled(source, a.result, a.err)
+			return a.err
 		}
 		if v == nil {
 			select {
@@ -65,15 +65,15 @@ func (i *instance) settleDoubt(o *outgoing, doubt *migration.InDoubtError) {
 		_, err := migration.ResolveInDoubt(doubt, v.decision)
 		v.done <- err
 		if err == nil {
-			return
+			return errSettled
 		}
 	}
 }
 
 // settled reports an end that needed no decision.
-func (i *instance) settled(result *migration.Result, err error) {
+func (i *instance) settled(source *sourceMachine, result *migration.Result, err error) {
 	logrus.WithField("status", result.Status).Info("the doubt about the migration is settled")
-	if err := i.session.MigrationEnded(outcomeOf(err), result); err != nil {
+	if err := i.session.MigrationEnded(i.outcomeOf(source, result, err), result); err != nil {
 		logrus.WithError(err).Debug("the machine ended during its migration")
 	}
 }
@@ -89,6 +89,9 @@ func (i *instance) ResolveMigration(ctx context.Context, d api.Decision) error {
 	i.mu.Unlock()
 	if out == nil {
 		return in.listener.ResolveInDoubt(decision)
+	}
+	if i.session.Lifecycle().Phase != api.InDoubt {
+		return out.decideStandby(decision)
 	}
 	v := &verdict{decision: decision, done: make(chan error, 1)}
 	select {

@@ -157,7 +157,8 @@ var (
 	_ migration.Target = (*targetMachine)(nil)
 	_ migration.Holder = (*targetMachine)(nil)
 
-	_ migration.LineTarget = (*targetMachine)(nil)
+	_ migration.LineTarget   = (*targetMachine)(nil)
+	_ migration.Checkpointer = (*targetMachine)(nil)
 )
 
 // local is what this process was told about machines that may come.
@@ -206,6 +207,13 @@ func (t *targetMachine) Resume() error {
 		return nil
 	}
 	return t.m.Resume()
+}
+
+func (t *targetMachine) DirtySource() memory.DirtySource { return t.m.DirtySource() }
+
+// Checkpoint is between what users do to the machine: vmm sees to that.
+func (t *targetMachine) Checkpoint(gather func() error) ([]byte, error) {
+	return t.m.Checkpoint(gather)
 }
 
 func (t *targetMachine) Discard() {

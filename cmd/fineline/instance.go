@@ -131,6 +131,17 @@ func (i *instance) Metrics() any {
 	return nil // not a nil *Machine's counters in an interface
 }
 
+// Standby is the guest that has moved and is kept.
+func (i *instance) Standby() *api.Standby {
+	i.mu.Lock()
+	out := i.out
+	i.mu.Unlock()
+	if out == nil || !out.keeps() {
+		return nil
+	}
+	return standbyOf(out.standby.Status())
+}
+
 // Track begins to watch the lines that the guest writes.
 func (i *instance) Track(r api.TrackRequest) (api.LineWatch, error) {
 	m := i.current()

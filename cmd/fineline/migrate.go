@@ -26,6 +26,8 @@ type migrateFlags struct {
 	baseline, compression string
 	baselineBudget        sizeBytes
 	streams               int
+	keepSource            bool
+	checkpoint            time.Duration
 	timeoutStrategy       string
 	tls                   tlsFlags
 	local, recover        bool
@@ -45,7 +47,13 @@ over there. Whatever fails before that leaves it running here. Ctrl-C cancels.
 --api and --to are all it takes. --mode postcopy moves the guest at once and its memory
 after it, and --mode hybrid does so if the guest writes too fast to catch up with; from
 then on the guest needs both processes, and cannot come back. If their connection is
-lost it waits: repair the network, and --recover connects again.`
+lost it waits: repair the network, and --recover connects again.
+
+With --keep-source the process here stays when its guest has moved. The destination
+sends it a consistent checkpoint every --checkpoint-interval; when the destination dies,
+the guest goes on here from the last whole one. Where its death cannot be seen from
+here, say so: fineline resume --in-doubt keep. What the guest did after that checkpoint
+is undone, though others may have seen it. fineline stop gives the standby up.`
 	c.Example = `  fineline run --incoming unix:b.mig --api b.sock --serial file:b.txt
   fineline migrate --api a.sock --to unix:b.mig
   fineline migrate --api a.sock --to tcp:192.0.2.7:7171 --max-downtime 20ms --json
@@ -60,6 +68,8 @@ lost it waits: repair the network, and --recover connects again.`
 	fl.StringVar(&f.timeoutStrategy, "timeout-strategy", "cancel", "then: cancel, or ignore (stop the guest and finish)")
 	fl.BoolVar(&f.asJSON, "json", false, "print the result as one JSON object")
 	fl.BoolVar(&f.recover, "recover", false, "connect a post-copy again that lost its connection; --to: by this address of the same destination")
+	fl.BoolVar(&f.keepSource, "keep-source", false, "stand by when the guest has moved: if the destination dies it goes on here from its last checkpoint")
+	fl.DurationVar(&f.checkpoint, "checkpoint-interval", migration.DefaultCheckpointInterval, "with --keep-source: how often a checkpoint comes back")
 	f.tls.add(fl)
 	fl.BoolVar(&f.local, "local", false, "hand the memory over instead of copying it: to a process of this host, unix:PATH only")
 	fl.StringVar(&f.granularity, "granularity", "line", "what is sent again of a page: line, the lines that have changed; or page")
@@ -78,6 +88,9 @@ func (f *migrateFlags) request() (api.MigrationRequest, error) {
 		DowntimeMS: f.maxDowntime.Milliseconds(), TimeoutS: int64(f.timeout / time.Second),
 		TimeoutStrategy: strategies[f.timeoutStrategy], MaxBandwidthBytesPerSecond: int64(f.maxBandwidth),
 		Compression: f.compression, Baseline: f.baseline, BaselineBudgetBytes: int64(f.baselineBudget), Connections: f.streams, Local: f.local,
+	}
+	if f.keepSource {
+		r.KeepSource, r.CheckpointMS = true, f.checkpoint.Milliseconds()
 	}
 	switch {
 	case f.to == "":
@@ -100,6 +113,10 @@ func (f *migrateFlags) request() (api.MigrationRequest, error) {
 		return r, fmt.Errorf("--compress %q: choose auto, zstd or none", f.compression)
 	case !slices.Contains([]string{"auto", "twin", "hash", "none"}, f.baseline):
 		return r, fmt.Errorf("--baseline %q: choose auto, twin, hash or none", f.baseline)
+	case f.keepSource && f.local:
+		return r, errors.New("--keep-source needs a copy of the memory, and --local makes none")
+	case f.keepSource && f.checkpoint < time.Millisecond:
+		return r, fmt.Errorf("--checkpoint-interval %v: give at least 1ms", f.checkpoint)
 	case f.maxDowntime < time.Millisecond:
 		return r, fmt.Errorf("--max-downtime %v: give at least 1ms", f.maxDowntime)
 	case f.timeout < time.Second:

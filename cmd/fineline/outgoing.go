@@ -38,6 +38,11 @@ type outgoing struct {
 	giveUp   chan struct{} // closed to end it though memory is lost then
 	latest   atomic.Pointer[migration.Progress]
 	result   atomic.Pointer[migration.Result] // once there is one
+
+	// standby keeps the guest; nil: nobody asked for that.
+	standby *migration.Standby
+	stands  atomic.Bool        // the guest has moved and is kept; good when ended is closed
+	release context.CancelFunc // ends that
 }
 
 func newOutgoing(cancel context.CancelCauseFunc) *outgoing {
@@ -65,25 +70,26 @@ type sourceMachine struct {
 }
 
 var (
-	_ migration.Source         = sourceMachine{}
-	_ migration.Throttler      = sourceMachine{}
-	_ migration.RestoreToucher = sourceMachine{}
+	_ migration.Source         = (*sourceMachine)(nil)
+	_ migration.Throttler      = (*sourceMachine)(nil)
+	_ migration.RestoreToucher = (*sourceMachine)(nil)
+	_ migration.Rewinder       = (*sourceMachine)(nil)
 )
 
 // What vmm saves is what the wire carries: this does not compile if their caps differ.
 var _ = [1]struct{}{}[vmm.MaxSavedBytes-wire.MaxStateBytes]
 
-func (s sourceMachine) Description() ([]byte, error)    { return s.m.Description() }
-func (s sourceMachine) Memory() *memory.Guest           { return s.m.Memory() }
-func (s sourceMachine) DirtySource() memory.DirtySource { return s.m.DirtySource() }
-func (s sourceMachine) Pause() error                    { return s.m.Pause() }
-func (s sourceMachine) SaveState() ([]byte, error)      { return s.m.Save(s.running) }
-func (s sourceMachine) Release()                        { s.m.HandOver() }
-func (s sourceMachine) RestorePages(state []byte) ([]memory.GPA, error) {
+func (s *sourceMachine) Description() ([]byte, error)    { return s.m.Description() }
+func (s *sourceMachine) Memory() *memory.Guest           { return s.m.Memory() }
+func (s *sourceMachine) DirtySource() memory.DirtySource { return s.m.DirtySource() }
+func (s *sourceMachine) Pause() error                    { return s.m.Pause() }
+func (s *sourceMachine) SaveState() ([]byte, error)      { return s.m.Save(s.running) }
+func (s *sourceMachine) Release()                        { s.m.HandOver() }
+func (s *sourceMachine) RestorePages(state []byte) ([]memory.GPA, error) {
 	return vmm.RestorePages(state)
 }
-func (s sourceMachine) Throttle(share float64) error { return s.m.Throttle(share) }
-func (s sourceMachine) Resume() error {
+func (s *sourceMachine) Throttle(share float64) error { return s.m.Throttle(share) }
+func (s *sourceMachine) Resume() error {
 	if !s.running {
 		return nil
 	}
@@ -97,24 +103,37 @@ func (i *instance) StartMigration(ctx context.Context, r api.MigrationRequest) e
 	if err != nil {
 		return err
 	}
+	standby, err := requestedStandby(r)
+	if err != nil {
+		return err
+	}
+	i.endCheckpoints()
 	// A migration outlives the request that started it.
 	sendCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	o := newOutgoing(cancel)
+	standCtx, release := context.WithCancel(context.Background())
+	o.standby, o.release = standby, release
+	opts.Standby = standby
 	opts.Recover, opts.GiveUp = o.recovers, o.giveUp
 	opts.Progress = func(p migration.Progress) { i.progress(o, p) }
 	i.mu.Lock()
 	i.out = o
 	m := i.machine
 	i.mu.Unlock()
-	source := sourceMachine{m: m, running: m.Status() == vmm.Running}
+	source := &sourceMachine{m: m, running: m.Status() == vmm.Running}
 	go func() {
 		defer close(o.over)
 		defer cancel(nil)
+		defer release()
 		result, err := migration.Send(sendCtx, source, to, opts)
-		i.sent(o, result, err)
+		o.stands.Store(err == nil && o.standby != nil)
+		i.sent(o, source, result, err)
 		close(o.ended)
 		if doubt := (*migration.InDoubtError)(nil); errors.As(err, &doubt) {
-			i.settleDoubt(o, doubt)
+			err = i.settleDoubt(o, source, doubt)
+		}
+		if o.standby != nil && err == nil {
+			i.standBy(standCtx, o, source)
 		}
 	}()
 	defer context.AfterFunc(ctx, func() {
@@ -174,9 +193,9 @@ func (i *instance) sendOptions(r api.MigrationRequest) (to migration.Address, op
 }
 
 // sent reports how a migration ended.
-func (i *instance) sent(o *outgoing, result *migration.Result, err error) {
+func (i *instance) sent(o *outgoing, source *sourceMachine, result *migration.Result, err error) {
 	o.result.Store(result)
-	if err != nil && outcomeOf(err) == api.GuestKept && o.settle(err) {
+	if err != nil && i.outcomeOf(source, result, err) == api.GuestKept && o.settle(err) {
 		// A refusal answers the request that started the migration; the session
 		// tells it to the readers of the stream.
 		return
@@ -185,15 +204,20 @@ func (i *instance) sent(o *outgoing, result *migration.Result, err error) {
 	if err != nil {
 		logrus.WithError(err).Warn("migration")
 	}
-	if err := i.session.MigrationEnded(outcomeOf(err), result); err != nil {
+	if err := i.session.MigrationEnded(i.outcomeOf(source, result, err), result); err != nil {
 		logrus.WithError(err).Debug("the machine ended during its migration")
 	}
 }
 
 // outcomeOf is where the guest is after a migration that ended with err.
-func outcomeOf(err error) api.Event {
+func (i *instance) outcomeOf(source *sourceMachine, result *migration.Result, err error) api.Event {
 	var doubt *migration.InDoubtError
+	var resumed *migration.ResumedError
 	switch {
+	case err == nil && result.KeepSource:
+		return api.GuestKeptAway
+	case errors.As(err, &resumed):
+		return source.resumed()
 	case errors.As(err, &doubt):
 		return api.GuestInDoubt
 	case err == nil, errors.Is(err, migration.ErrDestinationDied), errors.Is(err, migration.ErrNotStarted), errors.Is(err, migration.ErrGiveUp):
@@ -214,7 +238,11 @@ func (i *instance) endMigration() (err error) {
 	i.mu.Unlock()
 	if o != nil {
 		o.cancel(nil) // means nothing once the guest has left
+		o.release()
 		err = i.awaitServed(o)
+		if o.stands.Load() {
+			<-o.over
+		}
 	}
 	if m := i.current(); m != nil && m.Outcome().Kind == vmm.EndedByMigration {
 		<-o.over // what settled a doubt is still writing it down

@@ -22,7 +22,7 @@ func (i *instance) MemoryUnderWay() uint64 {
 	m, o := i.machine, i.out
 	i.mu.Unlock()
 	if o != nil {
-		if p := o.latest.Load(); p != nil && p.AbsentPages != 0 {
+		if p := o.latest.Load(); p != nil && p.AbsentPages != 0 && o.result.Load() == nil {
 			return p.AbsentPages * memory.PageSize
 		}
 	}

@@ -61,6 +61,9 @@ func unlessFault(answer json.RawMessage, err error) (json.RawMessage, error) {
 
 func (s *machineStatus) print(out io.Writer) error {
 	fmt.Fprintf(out, "%s: %s, %d vCPUs, %d MiB of memory\n", s.ID, s.Phase, s.MachineConfig.VCPUCount, s.MachineConfig.MemSizeMiB)
+	if st := s.Standby; st != nil {
+		fmt.Fprintln(out, standbyLine(st))
+	}
 	if b := s.BootSource; b != nil {
 		fmt.Fprintf(out, "booted from %s\n", b.KernelImagePath)
 	}

@@ -56,7 +56,24 @@ var points = []Point{
 	DestinationPaging, DestinationPage, DestinationRecovered, DestinationComplete, DestinationDiscarded,
 }
 
-// Points lists every point; tests enumerate it.
+// The points that only a migration passes whose source is kept.
+const (
+	SourceStandby         Point = "source.standby"
+	SourceCheckpoint      Point = "source.checkpoint" // each time that a whole checkpoint has come and is not yet applied
+	SourceResumed         Point = "source.resumed-from-checkpoint"
+	DestinationCheckpoint Point = "destination.checkpoint"   // each time that the pages of one are sent, and not yet its state
+	DestinationAcked      Point = "destination.acknowledged" // each time that one is the source's
+	DestinationEnded      Point = "destination.ended"
+)
+
+var standbyPoints = []Point{
+	SourceStandby, SourceCheckpoint, SourceResumed, DestinationCheckpoint, DestinationAcked, DestinationEnded,
+}
+
+// StandbyPoints lists them; Points does not.
+func StandbyPoints() []Point { return slices.Clone(standbyPoints) }
+
+// Points lists every other point; tests enumerate it.
 func Points() []Point { return slices.Clone(points) }
 
 // Action is what happens at a point.
@@ -122,8 +139,8 @@ func (p *Plan) add(item string) error {
 			return fmt.Errorf("%q: which passing is %q? give a number from 1", item, number)
 		}
 	}
-	if !slices.Contains(points, Point(name)) {
-		return fmt.Errorf("no point is called %q; known points: %v", name, points)
+	if !slices.Contains(points, Point(name)) && !slices.Contains(standbyPoints, Point(name)) {
+		return fmt.Errorf("no point is called %q; known points: %v %v", name, points, standbyPoints)
 	}
 	if !slices.Contains(Actions(), Action(action)) {
 		return fmt.Errorf("unknown action %q; use kill, cut, stall or error", action)

@@ -178,7 +178,7 @@ func (j *Journal) Needed() bool {
 	defer j.mu.Unlock()
 	return slices.ContainsFunc(j.records, func(r Record) bool {
 		switch r.Phase {
-		case Paused, StateSent, CommitSent, Ready, Owner:
+		case Paused, StateSent, CommitSent, Standby, Ready, Owner:
 			return !j.settled[handOver{r.MachineID, r.Generation}]
 		}
 		return false

@@ -29,6 +29,8 @@ const (
 	StateSent  Phase = "state-sent"
 	CommitSent Phase = "commit-sent"
 	Serving    Phase = "serving" // post-copy: the guest is given away, and still needs memory from here
+	Standby    Phase = "standby" // the guest is given away, and could go on here from a checkpoint
+	Resumed    Phase = "resumed-from-checkpoint"
 	Done       Phase = "done"
 	Cancelled  Phase = "cancelled"
 	Failed     Phase = "failed"
@@ -38,6 +40,7 @@ const (
 	Ready     Phase = "ready"
 	Owner     Phase = "owner"
 	Discarded Phase = "discarded"
+	Ended     Phase = "ended" // the owner's guest has ended or moves on: no checkpoint of it may run
 )
 
 // Record is one line of the journal.

@@ -172,6 +172,30 @@
 // record says all of what a page lacks, and this does not. The page comes behind by the rules for predicted pages,
 // its line once more in it.
 //
+// # Reverse stream
+//
+// With checkpoint_ms in its HELLO the source keeps the guest as it was at the switch, and the destination sends
+// back what changes. After ACCEPT the source opens one more connection, with HELLO purpose reverse, and another one
+// whenever that is lost:
+//
+//	source                                          destination
+//	  HELLO {reverse, ...}                 ------->
+//	                                       <-------   HELLO
+//	  (the guest has moved)
+//	  CHECKPOINT_ACK {number}              ------->   of the newest that the source holds; 0: none
+//	                                       <-------   CHECKPOINT {number}             \
+//	                                       <-------   PAGES ...                        | one at a time
+//	                                       <-------   STATE (opaque bytes)             |
+//	                                       <-------   CHECKPOINT_END {number, counts}  |
+//	  CHECKPOINT_ACK {number}              ------->                                   /
+//	  DONE                                 ------->   no more: the source has let go of its guest
+//	                                       <-------   ENDED: the guest has ended, or moves on
+//	  DONE                                 ------->
+//
+// The lines of PAGES are against what the source has: its own memory with all checkpoints up to the last one that
+// it has acknowledged. A page is in a checkpoint once, in any order; numbers grow. DONE and ENDED may come at
+// any time but within another frame.
+//
 // # Version rule
 //
 // The first eight bytes of a frame never change. A peer of another protocol version is refused at its

@@ -19,6 +19,7 @@ const (
 	PurposeResolve         // the fate of a hand-over is asked for
 	PurposeStream          // one more connection of a hand-over that was accepted
 	PurposeRecover         // a post-copy whose connections were lost goes on
+	PurposeReverse         // checkpoints of the guest come back to its source
 )
 
 // Mode says when the guest's memory moves.
@@ -47,6 +48,8 @@ const (
 	maxBuildBytes     = 256
 	// MaxStreams bounds the connections of one hand-over, besides the main one.
 	MaxStreams = 128
+	// MaxCheckpointMS bounds the time between two checkpoints.
+	MaxCheckpointMS = 3600_000
 )
 
 // Hello is the first message of each side. The destination repeats all but who it is.
@@ -61,6 +64,8 @@ type Hello struct {
 	// With PurposeMigrate: what the source is going to do.
 	Mode    Mode `json:"mode,omitempty"`
 	Streams int  `json:"streams,omitempty"` // that it opens once it is accepted
+	// CheckpointMS is how often the source wants a checkpoint of the guest once that has moved; 0: never.
+	CheckpointMS int `json:"checkpoint_ms,omitempty"`
 	// With PurposeStream and PurposeRecover: which of them this is, from 1. With a mode that moves memory
 	// after the guest, the last one is for what the guest waits for.
 	Stream int `json:"stream,omitempty"`
@@ -69,10 +74,12 @@ type Hello struct {
 // Check reports what no correct peer sends.
 func (h *Hello) Check() error {
 	switch {
-	case h.Purpose == PurposeInvalid || h.Purpose > PurposeRecover:
+	case h.Purpose == PurposeInvalid || h.Purpose > PurposeReverse:
 		return protocolErrorf("HELLO has purpose %d", h.Purpose)
 	case h.Streams < 0 || h.Streams > MaxStreams || h.Stream < 0 || h.Stream > MaxStreams:
 		return protocolErrorf("HELLO is of stream %d of %d; there are at most %d", h.Stream, h.Streams, MaxStreams)
+	case h.CheckpointMS < 0 || h.CheckpointMS > MaxCheckpointMS:
+		return protocolErrorf("HELLO wants a checkpoint every %d ms; choose up to %d", h.CheckpointMS, MaxCheckpointMS)
 	case h.MachineID == "" || len(h.MachineID) > MaxMachineIDBytes || !utf8.ValidString(h.MachineID):
 		return protocolErrorf("HELLO has a machine id of %d bytes; it has 1 to %d", len(h.MachineID), MaxMachineIDBytes)
 	case h.Generation == 0:

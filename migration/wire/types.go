@@ -36,6 +36,10 @@ const (
 	TypeMemory
 	TypeRequestLine
 	TypeLine
+	TypeCheckpoint
+	TypeCheckpointEnd
+	TypeCheckpointAck
+	TypeEnded
 	typeCount
 )
 
@@ -78,6 +82,11 @@ var kinds = [typeCount]struct {
 	TypeMemory:      {"MEMORY", 0},
 	TypeRequestLine: {"REQUEST_LINE", lineNumberBytes},
 	TypeLine:        {"LINE", linePayloadBytes},
+
+	TypeCheckpoint:    {"CHECKPOINT", maxControlBytes},
+	TypeCheckpointEnd: {"CHECKPOINT_END", maxControlBytes},
+	TypeCheckpointAck: {"CHECKPOINT_ACK", maxControlBytes},
+	TypeEnded:         {"ENDED", 0},
 }
 
 func (t Type) valid() bool { return t > TypeInvalid && t < typeCount }

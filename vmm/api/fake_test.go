@@ -86,6 +86,8 @@ func (f *fakeController) Metrics() any {
 	return map[string]int{"faults": 7}
 }
 
+func (f *fakeController) Standby() *Standby { return nil }
+
 func (f *fakeController) Track(r TrackRequest) (LineWatch, error) {
 	if f.onTrack == nil {
 		return nil, errors.New("no machine has been started")

@@ -15,14 +15,15 @@ const (
 	Incoming           // a destination that waits for, or takes in, a guest
 	Running
 	Paused
-	Migrating // the source's side of a migration; Lifecycle.Before says what it was
-	InDoubt   // after a cut at the commit: nothing runs here until it is resolved
-	Serving   // the guest runs elsewhere and fetches its memory from here: the source of a post-copy
-	Ended     // powered off, moved away, discarded or stopped
+	Migrating  // the source's side of a migration; Lifecycle.Before says what it was
+	InDoubt    // after a cut at the commit: nothing runs here until it is resolved
+	Serving    // the guest runs elsewhere and fetches its memory from here: the source of a post-copy
+	StandingBy // the guest has moved; a checkpoint of it is kept, from which it can go on here
+	Ended      // powered off, moved away, discarded or stopped
 )
 
 var phaseNames = [...]string{
-	"invalid", "not started", "incoming", "running", "paused", "migrating", "in doubt", "serving memory", "ended",
+	"invalid", "not started", "incoming", "running", "paused", "migrating", "in doubt", "serving memory", "standby", "ended",
 }
 
 func (p Phase) String() string {
@@ -57,6 +58,7 @@ const (
 	GuestMoved         // a migration is complete: the guest runs elsewhere
 	GuestLeft          // the guest runs elsewhere, and its memory follows it
 	GuestInDoubt       // neither side knows yet who owns the guest
+	GuestKeptAway      // a migration is complete, and the source keeps a checkpoint of the guest
 	GuestArrived       // an incoming guest runs here
 	GuestArrivedPaused // an incoming guest is here, paused as it was at the source
 	GuestEnded         // power-off, or an error that no vCPU survives
@@ -64,7 +66,7 @@ const (
 
 var eventNames = [...]string{
 	"invalid", "configure", "start", "pause", "resume", "migrate", "cancel the migration",
-	"recover", "keep the guest", "discard the guest", "stop", "guest kept", "guest moved", "guest left", "guest in doubt",
+	"recover", "keep the guest", "discard the guest", "stop", "guest kept", "guest moved", "guest left", "guest in doubt", "guest kept away",
 	"guest arrived", "guest arrived paused", "guest ended",
 }
 
@@ -117,13 +119,23 @@ var transitions = map[Phase]map[Event]Phase{
 	Paused: {Pause: Paused, Resume: Running, Migrate: Migrating, Stop: Ended, GuestEnded: Ended},
 	Migrating: {
 		Cancel: Migrating, GuestKept: back, GuestMoved: Ended, GuestLeft: Serving, GuestInDoubt: InDoubt, GuestEnded: Ended,
+		GuestKeptAway: StandingBy, GuestArrived: Running, GuestArrivedPaused: Paused,
+	},
+	StandingBy: {
+		Keep: StandingBy, Discard: StandingBy, // what comes of it is reported
+		GuestArrived: Running, GuestArrivedPaused: Paused, GuestMoved: Ended, Stop: Ended, GuestEnded: Ended,
 	},
 	InDoubt: {
 		Keep: back, Discard: Ended, GuestKept: back, GuestMoved: Ended, GuestLeft: Serving, GuestEnded: Ended,
 		GuestArrived: Running, GuestArrivedPaused: Paused, // the source came back, or is proved dead
+		GuestKeptAway: StandingBy,
 	},
-	Serving: {Recover: Serving, GuestMoved: Ended, GuestEnded: Ended},
-	Ended:   {Stop: Ended},
+	Serving: {
+		Recover: Serving, GuestMoved: Ended, GuestEnded: Ended,
+		// A source that is kept; Keep is for a destination that is declared dead.
+		Keep: Serving, GuestKeptAway: StandingBy, GuestArrived: Running, GuestArrivedPaused: Paused,
+	},
+	Ended: {Stop: Ended},
 }
 
 // Step returns the lifecycle after e, or a *ConflictError, or errAlready; with an
@@ -191,6 +203,8 @@ func reason(p Phase, e Event) string {
 		return "the machine has been started already"
 	case Migrating:
 		return "a migration is in progress: cancel it first"
+	case StandingBy:
+		return "the guest has moved; this process keeps a checkpoint of it: take it back or give it up first"
 	case InDoubt:
 		return "the outcome of a migration is in doubt: resolve it first"
 	case Serving:

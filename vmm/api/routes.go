@@ -85,6 +85,7 @@ func getInstance(s *Server, _ context.Context, _ []byte) (any, error) {
 	life := s.session.Lifecycle()
 	return InstanceInfo{
 		ID: s.cfg.ID, State: life.State(), VMMVersion: s.cfg.Version, AppName: AppName, Phase: life.Phase.String(),
+		Standby: s.session.ctrl.Standby(),
 	}, nil
 }
 

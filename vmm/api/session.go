@@ -32,6 +32,8 @@ type Controller interface {
 	// MemoryUnderWay returns how many bytes of a guest's memory a post-copy has still to bring to here, or to
 	// fetch from here, after the guest itself.
 	MemoryUnderWay() uint64
+	// Standby is what this process keeps of a guest that has moved, or nil.
+	Standby() *Standby
 	// Track begins to watch the lines that the guest writes, as a valid request with no field
 	// left to a default says. The caller closes what it returns.
 	Track(TrackRequest) (LineWatch, error)
@@ -238,7 +240,7 @@ var errTooLate = errors.New("too late to cancel: " + leftText)
 // It never blocks on a reader.
 func (s *Session) MigrationProgress(progress any) { s.currentFeed().publish(event(progress, false)) }
 
-// MigrationEnded reports the outcome of a migration (GuestKept, GuestMoved, GuestInDoubt,
+// MigrationEnded reports the outcome of a migration (GuestKept, GuestMoved, GuestKeptAway, GuestInDoubt,
 // GuestArrived or GuestArrivedPaused) with its result for the stream. An
 // outcome that does not fit the phase is a *ConflictError; the stream ends all the same.
 func (s *Session) MigrationEnded(outcome Event, result any) error {
@@ -254,6 +256,18 @@ func (s *Session) MigrationEnded(outcome Event, result any) error {
 	s.mu.Unlock()
 	// The phase first: who has read the result must find the machine in its new phase.
 	f.publish(event(result, true))
+	return err
+}
+
+// StandbyEnded reports what became of a guest that was kept: GuestMoved, GuestArrived or GuestArrivedPaused.
+// The result of its migration was told.
+func (s *Session) StandbyEnded(outcome Event) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next, err := s.life.Step(outcome)
+	if err == nil {
+		s.life = next
+	}
 	return err
 }
 

@@ -18,12 +18,13 @@ const (
 const AppName = "Fineline"
 
 const (
-	maxVCPUs      = 254     // APIC ids below 255: no x2APIC interrupt remapping
-	maxMemoryMiB  = 1 << 24 // 16 TiB; what the host really has is checked at the start
-	maxPathBytes  = 4095    // PATH_MAX without its NUL
-	maxDowntimeMS = 3600_000
-	maxTimeoutS   = 7 * 24 * 3600
-	maxStreams    = 128 // Cloud Hypervisor's bound
+	maxVCPUs        = 254     // APIC ids below 255: no x2APIC interrupt remapping
+	maxMemoryMiB    = 1 << 24 // 16 TiB; what the host really has is checked at the start
+	maxPathBytes    = 4095    // PATH_MAX without its NUL
+	maxDowntimeMS   = 3600_000
+	maxTimeoutS     = 7 * 24 * 3600
+	maxCheckpointMS = 3600_000
+	maxStreams      = 128 // Cloud Hypervisor's bound
 )
 
 // InstanceInfo answers GET /. State is one of Firecracker's three; Phase is ours and
@@ -34,6 +35,24 @@ type InstanceInfo struct {
 	VMMVersion string `json:"vmm_version"`
 	AppName    string `json:"app_name"`
 	Phase      string `json:"phase"`
+	// Standby is there while the guest has moved and this process keeps it.
+	Standby *Standby `json:"standby,omitempty"`
+}
+
+// Standby is what a process keeps of a guest that has moved: its newest checkpoint, from which it can
+// go on here.
+type Standby struct {
+	Checkpoint uint64  `json:"checkpoint"` // 0: the guest as it was when it moved
+	AgeMS      float64 `json:"age_ms"`     // since the checkpoint came
+	Connected  bool    `json:"connected"`  // to the process that runs the guest
+	Doubt      string  `json:"doubt,omitempty"`
+	Bytes      uint64  `json:"bytes"`        // of the checkpoint, on the wire
+	Pages      uint64  `json:"pages"`        // in it
+	Lines      uint64  `json:"lines"`        // in it
+	PauseUS    uint64  `json:"pause_us"`     // how long the guest stood still for it
+	MaxPauseUS uint64  `json:"max_pause_us"` // for the worst one so far
+	TotalBytes uint64  `json:"total_bytes"`
+	Missed     uint64  `json:"missed"` // checkpoints that were not to be had
 }
 
 // Version answers GET /version. The key is the one that Firecracker's clients read; the
@@ -165,6 +184,11 @@ type MigrationRequest struct {
 	// Local hands the memory's files over instead of a copy: on one host, unix: only.
 	Local bool `json:"local,omitempty"`
 
+	// KeepSource: the source takes a checkpoint of the guest every CheckpointMS (0: the default), and goes on from the last one if the
+	// destination dies.
+	KeepSource   bool  `json:"keep_source,omitempty"`
+	CheckpointMS int64 `json:"checkpoint_ms,omitempty"`
+
 	// Mutual TLS on a tcp: address: absolute paths of PEM files that the VMM reads, all three or none.
 	TLSCert string `json:"tls_cert,omitempty"`
 	TLSKey  string `json:"tls_key,omitempty"`
@@ -191,6 +215,7 @@ func (r MigrationRequest) Validate() error {
 		{"timeout_s", r.TimeoutS, maxTimeoutS},
 		{"connections", int64(r.Connections), maxStreams},
 		{"max_bandwidth_bytes_per_second", r.MaxBandwidthBytesPerSecond, 1 << 50},
+		{"checkpoint_ms", r.CheckpointMS, maxCheckpointMS},
 		{"baseline_budget_bytes", r.BaselineBudgetBytes, 1 << 50},
 	} {
 		if c.value < 0 || c.value > c.max {

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/vmm/api"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
+)
+
+// keptLoad checks each line before it is written again.
+const keptLoad = "pages=2048 lines=2 rate=50000 pattern=random verify=1 progress=0"
+
+func keptRequest(to, mode string) api.MigrationRequest {
+	r := request(to)
+	r.MemoryMode, r.KeepSource, r.CheckpointMS = mode, true, 10
+	return r
+}
+
+// standby is what the source keeps; a zero one before the guest has moved.
+func (m *machine) standby() api.Standby {
+	info, err := m.API.Info(m.h.ctx)
+	if err != nil || info.Standby == nil {
+		return api.Standby{}
+	}
+	return *info.Standby
+}
+
+// TestKeepSource kills the destination after the migration. The guest goes on at the source without a wrong line,
+// moves again, and so on.
+func TestKeepSource(t *testing.T) {
+	vmmtest.NeedKVM(t)
+	for _, mode := range []string{"Precopy", "Postcopy", "Hybrid"} {
+		for _, dirty := range []string{"log", "ring"} {
+			t.Run(mode+" "+dirty, func(t *testing.T) {
+				h := newHouse(t)
+				src := h.startDirty("src", "", keptLoad, "--memory", "64M", "--cpus", "2", "--dirty", dirty)
+				for n := range 4 {
+					h.lose(src, fmt.Sprintf("dst%d", n), mode)
+				}
+				src.stop()
+			})
+		}
+	}
+}
+
+// lose moves the guest to a new destination and kills that.
+func (h *house) lose(src *machine, name, mode string) {
+	h.t.Helper()
+	dst, to := h.startIncoming(name, "")
+	r, err := src.Migrate(h.ctx, keptRequest(to, mode), ignoreProgress)
+	if err != nil || r.Status != migration.StatusCompleted || !r.KeepSource {
+		h.t.Fatalf("%v %+v", err, r)
+	}
+	src.awaitPhase(api.StandingBy)
+	dst.awaitPhase(api.Running)
+	dst.checkRuns()
+	before := src.standby().Checkpoint
+	h.eventually("checkpoints come", func() bool { return src.standby().Checkpoint > before+3 })
+	steps := dst.check()
+	h.eventually("the last check is in a checkpoint", func() bool { return src.standby().Checkpoint > before+8 })
+	last := src.standby()
+	if err := dst.Kill(); err != nil {
+		h.t.Fatal(err)
+	}
+	src.awaitPhase(api.Running)
+	if got := src.checkRuns(); got < steps {
+		h.t.Errorf("the guest went back from %d steps to %d, beyond the checkpoint", steps, got)
+	}
+	h.t.Logf("%s: checkpoint %d: %d bytes, %d pages, pause %d us (worst %d), missed %d",
+		name, last.Checkpoint, last.Bytes, last.Pages, last.PauseUS, last.MaxPauseUS, last.Missed)
+}
+
+// TestKeepSourceInPostcopy kills the destination at any time since it owns the guest, most of whose memory is still at the source.
+func TestKeepSourceInPostcopy(t *testing.T) {
+	vmmtest.NeedKVM(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for _, mode := range []string{"Postcopy", "Hybrid"} {
+		t.Run(mode, func(t *testing.T) {
+			h := newHouse(t)
+			src := h.startDirty("src", "", keptLoad, "--memory", "64M", "--cpus", "2")
+			before := src.check()
+			for n := range 6 {
+				dst, to := h.startIncoming(fmt.Sprintf("dst%d", n), "")
+				reached := h.watchJournal(h.path(dst.name+".journal"), journal.Owner)
+				delay := time.Duration(random.Int64N(int64(300 * time.Millisecond)))
+				killed := make(chan error, 1)
+				go func() {
+					err := <-reached
+					if err == nil {
+						select { // any time is as good as another
+						case <-time.After(delay):
+						case <-h.ctx.Done():
+						}
+						err = dst.Kill()
+					}
+					killed <- err
+				}()
+				r := keptRequest(to, mode)
+				r.MaxBandwidthBytesPerSecond, r.DowntimeMS = 16<<20, 1 // that there is memory to come
+				result, err := src.Migrate(h.ctx, r, ignoreProgress)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := <-killed; err != nil && !errors.Is(err, os.ErrProcessDone) {
+					t.Fatal(err)
+				}
+				src.awaitPhase(api.Running)
+				after := src.checkRuns()
+				if after < before {
+					t.Errorf("the guest went from %d steps back to %d", before, after)
+				}
+				before = after
+				t.Logf("killed after %v: %s, checkpoints %d", delay, result.Status, result.Checkpoints)
+			}
+			src.stop()
+		})
+	}
+}
+
+// TestKeepSourceEnds: the ways in which a kept guest is given up.
+func TestKeepSourceEnds(t *testing.T) {
+	vmmtest.NeedKVM(t)
+	for name, end := range map[string]func(src, dst *machine) error{
+		"source stopped":        func(src, _ *machine) error { return src.API.Stop(src.h.ctx) },
+		"given up by hand":      func(src, _ *machine) error { return src.API.ResolveMigration(src.h.ctx, api.DecisionDiscard) },
+		"source killed":         func(src, _ *machine) error { return src.Kill() },
+		"destination moves on":  func(_, dst *machine) error { return dst.moveOn() },
+		"destination stopped":   func(_, dst *machine) error { return dst.API.Stop(dst.h.ctx) },
+		"taken over while well": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			src := h.startDirty("src", "", keptLoad, "--memory", "64M")
+			dst, to := h.startIncoming("dst", "")
+			if _, err := src.Migrate(h.ctx, keptRequest(to, "Postcopy"), ignoreProgress); err != nil {
+				t.Fatal(err)
+			}
+			h.eventually("a checkpoint has come", func() bool { return src.standby().Checkpoint > 0 })
+			if end == nil {
+				if err := src.API.ResolveMigration(h.ctx, api.DecisionKeep); err == nil {
+					t.Error("the guest was taken over though it runs")
+				}
+				src.awaitPhase(api.StandingBy)
+				end = func(src, _ *machine) error { return src.API.Stop(src.h.ctx) }
+			}
+			if err := end(src, dst); err != nil {
+				t.Fatal(err)
+			}
+			src.awaitGone()
+			switch name {
+			case "destination stopped":
+				if code := dst.awaitExit(); code != 0 {
+					t.Errorf("the destination ended with %d\n%s", code, dst.Stderr())
+				}
+			case "destination moves on":
+				if code := dst.awaitExit(); code != 0 {
+					t.Errorf("the destination ended with %d\n%s", code, dst.Stderr())
+				}
+			default:
+				dst.checkRuns()
+				dst.stop()
+			}
+		})
+	}
+}
+
+// moveOn migrates a guest that was migrated to m once more, and lets it end there.
+func (m *machine) moveOn() error {
+	next, to := m.h.startIncoming("next", "")
+	ctx, cancel := context.WithTimeout(m.h.ctx, time.Minute)
+	defer cancel()
+	if r, err := m.Migrate(ctx, request(to), ignoreProgress); err != nil || r.Status != migration.StatusCompleted {
+		return fmt.Errorf("%w %+v", err, r)
+	}
+	next.awaitPhase(api.Running)
+	next.checkRuns()
+	next.stop()
+	return nil
+}
+
+// TestKeepSourceCost says what checkpoints cost a guest that writes as fast as it can. It judges nothing.
+func TestKeepSourceCost(t *testing.T) {
+	vmmtest.NeedKVM(t)
+	if slow() {
+		t.Skip("figures of an emulated host say nothing")
+	}
+	for _, pages := range []int{1024, 4096, 16384} {
+		for _, everyMS := range []int64{0, 100, 25} {
+			h := newHouse(t)
+			src := h.startDirty("src", "", fmt.Sprintf("pages=%d lines=1 rate=0 pattern=seq progress=0", pages), "--memory", "256M")
+			dst, to := h.startIncoming("dst", "")
+			r := request(to)
+			r.MemoryMode, r.KeepSource, r.CheckpointMS = "Postcopy", everyMS != 0, everyMS
+			if _, err := src.Migrate(h.ctx, r, ignoreProgress); err != nil {
+				t.Fatal(err)
+			}
+			if everyMS != 0 {
+				h.eventually("the first checkpoints are over", func() bool { return src.standby().Checkpoint > 3 })
+			}
+			before, began := dst.check(), time.Now()
+			first := src.standby()
+			select {
+			case <-time.After(2 * time.Second):
+			case <-h.ctx.Done():
+			}
+			s := src.standby()
+			rate := float64(dst.check()-before) / time.Since(began).Seconds()
+			t.Logf("%d pages, a checkpoint every %d ms: %.0f stores/s, %d checkpoints in 2 s of %d bytes (%d pages, %d lines), pause %d us, worst %d us",
+				pages, everyMS, rate, s.Checkpoint-first.Checkpoint, s.Bytes, s.Pages, s.Lines, s.PauseUS, s.MaxPauseUS)
+			_ = src.Kill()
+			_ = dst.Kill()
+		}
+	}
+}

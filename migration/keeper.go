@@ -1,0 +1,391 @@
+package migration
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/migration/inject"
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+// keeper is the source's end of the reverse stream. A goroutine of it takes checkpoints, each of which changes
+// the source's memory and state when it is whole, and not before.
+type keeper struct {
+	s   *sender
+	mem *memory.Guest
+
+	saying sync.Mutex // one frame at a time
+
+	mu       sync.Mutex // guards what follows
+	conn     *stream    // nil while there is none
+	lastCall time.Time  // until when what comes still counts, once no more is wanted; zero before
+	dial     func(context.Context) (net.Conn, error)
+	status   StandbyStatus
+	at       time.Duration // by the clock, of the newest checkpoint
+	state    []byte        // of the newest checkpoint; nil: the machine is as it was at the switch
+
+	stop  context.Context // ends when no more checkpoints are wanted
+	quit  context.CancelFunc
+	ended chan struct{} // closed when the destination says that there is nothing to go on with any more
+	done  chan struct{} // closed when the goroutine has ended
+}
+
+func newKeeper(s *sender) *keeper {
+	k := &keeper{s: s, mem: s.src.Memory(), dial: s.dial, ended: make(chan struct{}), done: make(chan struct{})}
+	k.stop, k.quit = context.WithCancel(context.Background())
+	return k
+}
+
+// errEnded: the destination's guest has ended, or moves on.
+var errEnded = errors.New("the guest has ended at the destination, or leaves it")
+
+// connect opens the reverse stream.
+func (k *keeper) connect(ctx context.Context) (*stream, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, k.s.opts.PeerTimeout, ErrPeerSilent)
+	defer cancel()
+	k.mu.Lock()
+	dial := k.dial
+	k.mu.Unlock()
+	conn, err := dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	st := newStream(conn, k.s.opts.PeerTimeout, &k.s.streamed)
+	if err := k.s.greetStream(ctx, st, k.s.hello(wire.PurposeReverse)); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return st, nil
+}
+
+// open makes the first connection, while the guest still runs here.
+func (k *keeper) open(ctx context.Context) error {
+	st, err := k.connect(ctx)
+	if err != nil {
+		return fmt.Errorf("reverse stream: %w", err)
+	}
+	k.use(st)
+	return nil
+}
+
+// use puts a connection, or none, in the place of the one before.
+func (k *keeper) use(st *stream) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.conn != nil {
+		_ = k.conn.conn.Close()
+	}
+	k.conn = st
+	k.status.Connected = st != nil
+}
+
+func (k *keeper) current() *stream {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.conn
+}
+
+// begin takes checkpoints from now on: the guest has moved.
+func (k *keeper) begin() {
+	k.mu.Lock()
+	k.at = k.s.clock.Now()
+	k.mu.Unlock()
+	go k.run()
+}
+
+func (k *keeper) run() {
+	defer close(k.done)
+	for wait := firstRetry; k.stop.Err() == nil; {
+		if k.current() == nil {
+			st, err := k.connect(k.stop)
+			if err != nil {
+				k.s.opts.Log.Debugf("migration: no reverse stream: %v", err)
+				_ = k.s.clock.Sleep(k.stop, wait)
+				wait = min(2*wait, lastRetry)
+				continue
+			}
+			k.use(st)
+		}
+		wait = firstRetry
+		err := k.read(k.current())
+		if errors.Is(err, errEnded) {
+			close(k.ended)
+			return // the connection stays, for the last word
+		}
+		k.s.opts.Log.Debugf("migration: the reverse stream is lost: %v", err)
+		k.use(nil)
+	}
+}
+
+// lastBytes bounds the wait for what a destination that is gone has still sent.
+const lastBytes = time.Second
+
+// end takes no more checkpoints. What has come whole counts.
+func (k *keeper) end() {
+	k.mu.Lock()
+	k.lastCall = time.Now().Add(lastBytes)
+	if k.conn != nil {
+		_ = k.conn.conn.SetReadDeadline(k.lastCall) // fails only when closed, as will the read
+	}
+	k.mu.Unlock()
+	k.quit()
+	<-k.done
+}
+
+// patience lets the connection be silent for so long from now.
+func (k *keeper) patience(st *stream) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	until := k.lastCall
+	if until.IsZero() {
+		until = time.Now().Add(k.s.opts.PeerTimeout + k.s.opts.Standby.interval)
+	}
+	_ = st.conn.SetReadDeadline(until) // fails only when closed, as will the read
+}
+
+// redirect makes later connections go by another way. For any goroutine.
+func (k *keeper) redirect(dial func(context.Context) (net.Conn, error)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.dial = dial
+}
+
+// read takes checkpoints until the connection ends, and returns why.
+func (k *keeper) read(st *stream) error {
+	if err := k.acknowledge(st, k.Status().Checkpoint); err != nil {
+		return err
+	}
+	for {
+		k.patience(st)
+		f, err := next(st, wire.TypeCheckpoint)
+		if err != nil {
+			return err
+		}
+		begin, err := wire.Decode[wire.Checkpoint](f)
+		if err != nil {
+			return err
+		}
+		if err := k.checkpoint(st, begin.Number); err != nil {
+			return err
+		}
+		if err := k.acknowledge(st, begin.Number); err != nil {
+			return err
+		}
+	}
+}
+
+// next reads a frame of one of the types. ENDED may come at any time.
+func next(st *stream, types ...wire.Type) (wire.Frame, error) {
+	f, err := st.r.Next(wire.Of(append(types, wire.TypeEnded)...))
+	if err != nil {
+		return f, connectionError(err)
+	}
+	if f.Type == wire.TypeEnded {
+		return f, errEnded
+	}
+	return f, nil
+}
+
+func (k *keeper) acknowledge(st *stream, number uint64) error {
+	return k.say(st, func(w *wire.Writer) error {
+		return w.Message(wire.TypeCheckpointAck, wire.Checkpoint{Number: number})
+	})
+}
+
+// say sends one frame. For any goroutine.
+func (k *keeper) say(st *stream, write func(*wire.Writer) error) error {
+	k.saying.Lock()
+	defer k.saying.Unlock()
+	return st.send(context.Background(), write)
+}
+
+// checkpoint takes one. Its pages wait here until it is whole: at most all of RAM, since no page comes twice.
+func (k *keeper) checkpoint(st *stream, number uint64) error {
+	if has := k.Status().Checkpoint; number <= has {
+		return fmt.Errorf("%w: checkpoint %d after %d", wire.ErrProtocol, number, has)
+	}
+	in := &incomplete{mem: k.mem, pages: k.mem.NewPageSet()}
+	var state []byte
+	for state == nil {
+		k.patience(st)
+		f, err := next(st, wire.TypePages, wire.TypePagesZstd, wire.TypeState)
+		switch {
+		case err != nil:
+			return err
+		case f.Type == wire.TypeState:
+			state = append([]byte{}, f.Payload...)
+			in.bytes += uint64(len(f.Payload))
+		default:
+			if err := in.add(f.Payload); err != nil {
+				return err
+			}
+			in.bytes += uint64(f.WireBytes)
+		}
+	}
+	f, err := next(st, wire.TypeCheckpointEnd)
+	if err != nil {
+		return err
+	}
+	end, err := wire.Decode[wire.CheckpointEnd](f)
+	if err != nil {
+		return err
+	}
+	if end.Number != number || end.Pages != in.content || end.ZeroPages != in.zeros {
+		return fmt.Errorf("%w: checkpoint %d with %d pages and %d zero pages ends as %d with %d and %d",
+			wire.ErrProtocol, number, in.content, in.zeros, end.Number, end.Pages, end.ZeroPages)
+	}
+	if err := k.s.plan.At(inject.SourceCheckpoint, func() { _ = st.conn.Close() }); err != nil {
+		return err
+	}
+	if err := in.apply(); err != nil {
+		return err // a bug of ours, or memory that is closed: all was checked
+	}
+	k.keep(end, state, in.bytes)
+	return nil
+}
+
+// keep makes a checkpoint that was applied the one to go on from.
+func (k *keeper) keep(end *wire.CheckpointEnd, state []byte, bytes uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.state, k.at = state, k.s.clock.Now()
+	k.status.add(end, bytes)
+}
+
+// Status is the present one.
+func (k *keeper) Status() StandbyStatus {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	st := k.status
+	if k.at > 0 {
+		st.AgeMS = milliseconds(k.s.clock.Now() - k.at)
+	}
+	return st
+}
+
+// incomplete is a checkpoint of which more is to come. Every record is checked as it comes, so that to apply them
+// can't fail half way.
+type incomplete struct {
+	mem            *memory.Guest
+	pages          *memory.PageSet // that have come
+	frames         [][]byte
+	content, zeros uint64
+	bytes          uint64 // as they came
+}
+
+func (c *incomplete) add(payload []byte) error {
+	if len(payload) == 0 {
+		return nil
+	}
+	payload = bytes.Clone(payload)
+	err := eachRecord(payload, func(rec wire.Record) error {
+		c.content += uint64(rec.Count)
+		if rec.Kind == wire.KindZero {
+			c.content -= uint64(rec.Count)
+			c.zeros += uint64(rec.Count)
+		}
+		if rec.Kind != wire.KindLines {
+			return c.admit(rec.First, uint64(rec.Count))
+		}
+		return eachEntry(rec, func(page uint64, _ wire.LineBody) error { return c.admit(page, 1) })
+	})
+	c.frames = append(c.frames, payload)
+	return err
+}
+
+// admit takes pages that must be RAM and must not have come before.
+func (c *incomplete) admit(first, count uint64) error {
+	gpa := memory.GPA(first * memory.PageSize)
+	if count > c.mem.Pages() || !c.mem.Contains(gpa, count*memory.PageSize) {
+		return fmt.Errorf("%w: %d pages at %#x of a checkpoint are not in the machine's memory", wire.ErrProtocol, count, uint64(gpa))
+	}
+	for n := range count {
+		page := gpa + memory.GPA(n*memory.PageSize)
+		if c.pages.Has(page) {
+			return fmt.Errorf("%w: page %#x comes twice in a checkpoint", wire.ErrProtocol, uint64(page))
+		}
+		c.pages.AddRange(page, memory.PageSize)
+	}
+	return nil
+}
+
+// apply stores the checkpoint in the source's memory.
+func (c *incomplete) apply() error {
+	for _, payload := range c.frames {
+		if err := eachRecord(payload, c.store); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *incomplete) store(rec wire.Record) error {
+	gpa := memory.GPA(rec.First * memory.PageSize)
+	switch rec.Kind {
+	case wire.KindData:
+		return c.mem.WriteAt(gpa, rec.Data)
+	case wire.KindZero:
+		for n := range memory.GPA(rec.Count) {
+			err := c.mem.EditPage(gpa+n*memory.PageSize, func(page []byte) error {
+				clear(page)
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return eachEntry(rec, func(page uint64, lines wire.LineBody) error {
+		return c.mem.EditPage(memory.GPA(page*memory.PageSize), lines.Apply)
+	})
+}
+
+// eachRecord calls fn for the records of a PAGES frame.
+func eachRecord(payload []byte, fn func(wire.Record) error) error {
+	for len(payload) > 0 {
+		rec, rest, err := wire.NextRecord(payload)
+		if err == nil {
+			err = fn(rec)
+		}
+		if err != nil {
+			return err
+		}
+		payload = rest
+	}
+	return nil
+}
+
+// eachEntry calls fn for the pages of a record of lines.
+func eachEntry(rec wire.Record, fn func(page uint64, lines wire.LineBody) error) error {
+	entries := rec.Lines()
+	for {
+		page, lines, ok, err := entries.Next()
+		if err == nil && ok {
+			err = fn(page, lines)
+		}
+		if err != nil || !ok {
+			return err
+		}
+	}
+}
+
+// cut breaks the connection, for tests.
+func (k *keeper) cut() {
+	if st := k.current(); st != nil {
+		_ = st.conn.Close()
+	}
+}
+
+// doubt shows why the guest is not resumed.
+func (k *keeper) doubt(why error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.status.Doubt = why.Error()
+}

@@ -1,0 +1,322 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/fineline-vmm/fineline/migration/inject"
+	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+var modes = []wire.Mode{wire.ModePrecopy, wire.ModePostcopy, wire.ModeHybrid}
+
+// keepSource has the source kept, with a checkpoint every millisecond.
+func (p *pair) keepSource() *Standby {
+	p.t.Helper()
+	st, err := NewStandby(time.Millisecond)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.opts.Standby = st
+	return st
+}
+
+// keptPair is a pair that will move in the mode, with a part of memory after the guest if the mode has that.
+func keptPair(t *testing.T, mode wire.Mode) (*pair, *Standby) {
+	t.Helper()
+	p := newPair(t)
+	p.opts.Mode = mode
+	if mode.AfterCommit() {
+		p.neverConverge()
+		p.opts.PeerTimeout = time.Second // that a lost COMPLETE is asked for
+	}
+	return p, p.keepSource()
+}
+
+// wait stands by in the background.
+func (p *pair) wait(st *Standby) <-chan error {
+	ended := make(chan error, 1)
+	go func() { ended <- st.Wait(p.ctx) }()
+	return ended
+}
+
+// eventually waits for what other goroutines make true.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func (p *pair) awaitCheckpoint(st *Standby, number uint64) {
+	p.t.Helper()
+	eventually(p.t, fmt.Sprintf("the source has checkpoint %d", number), func() bool { return st.Status().Checkpoint >= number })
+}
+
+// killDestination is SIGKILL, and its proof.
+func (p *pair) killDestination() {
+	p.dst.vanish()
+	close(p.deaths.of(p.dst.process.PID))
+}
+
+func (p *pair) sourcePhase() journal.Phase {
+	phase, _ := lastPhase(p.src.journal.Records("guest", 1), "guest", 1, journal.Source)
+	return phase
+}
+
+// TestReleased: a source that is kept gives its guest up when it is asked to, and the guest goes on.
+func TestReleased(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(string(mode), func(t *testing.T) {
+			p, st := keptPair(t, mode)
+			out := p.migrate()
+			if out.sendErr != nil || out.gotErr != nil || !out.sent.KeepSource || p.src.released {
+				t.Fatalf("send: %v %+v; receive: %v; released %v", out.sendErr, out.sent, out.gotErr, p.src.released)
+			}
+			ended := p.wait(st)
+			p.awaitCheckpoint(st, 3)
+			if s := st.Status(); s.Pages == 0 || s.Lines == 0 || s.Bytes == 0 {
+				t.Errorf("status %+v", s)
+			}
+			if err := st.Release(); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-ended; err != nil || !p.src.released {
+				t.Fatalf("%v, released %v", err, p.src.released)
+			}
+			eventually(t, "the destination listens no more", func() bool { return p.l.ctx.Err() != nil })
+			if p.src.journal.Needed() || p.dst.journal.Needed() {
+				t.Error("a journal is still needed")
+			}
+			p.verifyLaw(destination)
+			p.verifyGuest()
+			if err := st.TakeOver(); !errors.Is(err, ErrStandbyOver) {
+				t.Errorf("take-over after a release: %v", err)
+			}
+		})
+	}
+}
+
+// TestTakenBack kills the destination after the migration. The guest goes on at the source, as it was in the last checkpoint,
+// and can be moved again.
+func TestTakenBack(t *testing.T) {
+	for _, mode := range modes {
+		for _, number := range []uint64{0, 1, 2, 7} {
+			t.Run(fmt.Sprintf("%s after checkpoint %d", mode, number), func(t *testing.T) {
+				p, st := keptPair(t, mode)
+				out := p.migrate()
+				if out.sendErr != nil {
+					t.Fatal(out.sendErr)
+				}
+				ended := p.wait(st)
+				p.awaitCheckpoint(st, number)
+				p.killDestination()
+				var resumed *ResumedError
+				if err := <-ended; !errors.As(err, &resumed) || resumed.Checkpoint < number || resumed.ByHand {
+					t.Fatalf("%v", err)
+				}
+				p.verifyLaw(source)
+				if phase := p.sourcePhase(); phase != journal.Resumed {
+					t.Errorf("the source's journal ends with %q", phase)
+				}
+				p.verifyMachine(p.src.machine)
+			})
+		}
+	}
+}
+
+// lawOfKept says who may run the guest after one fault with a source that is kept.
+func lawOfKept(mode wire.Mode, point inject.Point, action inject.Action) []string {
+	killed := action == inject.Kill
+	switch point {
+	case inject.DestinationOwner, inject.DestinationPaging, inject.DestinationPage, inject.DestinationRecovered,
+		inject.DestinationComplete:
+		if killed {
+			return []string{source} // what no other mode offers
+		}
+	case inject.DestinationCheckpoint, inject.DestinationAcked:
+		if killed {
+			return []string{source}
+		}
+		return []string{destination}
+	case inject.SourceStandby, inject.SourceCheckpoint:
+		if killed && mode.AfterCommit() {
+			return []string{destination, nobody} // all memory had moved, or not
+		}
+		return []string{destination}
+	case inject.SourceResumed:
+		if killed {
+			return []string{nobody} // with both its owners
+		}
+		return []string{source}
+	case inject.DestinationEnded:
+		if killed {
+			return []string{nobody} // it had ended
+		}
+		return []string{destination} // the fake's guest does not notice
+	}
+	return lawfulOwners(mode, point, action)
+}
+
+// TestLawOfKept fails a migration with a source that is kept at each point, in each way, in each mode.
+func TestLawOfKept(t *testing.T) {
+	cases := lawCases()
+	for _, mode := range modes {
+		for _, point := range inject.StandbyPoints() {
+			for _, action := range inject.Actions() {
+				passing := 1
+				if point == inject.DestinationCheckpoint || point == inject.DestinationAcked {
+					passing = 2 // so that one before it counts
+				}
+				cases = append(cases, lawCase{mode, point, passing, action})
+			}
+		}
+	}
+	eachLawCase(t, cases, keptAt)
+}
+
+func keptAt(t *testing.T, c lawCase) {
+	mode, point, action := c.mode, c.point, c.action
+	p, st := keptPair(t, mode)
+	p.opts.PeerTimeout = time.Second // by which the sides notice a link that stands still
+	if point == inject.DestinationAccepted {
+		p.opts.Timeout = 2 * time.Second // as in verifyCase
+	}
+	p.neverConverge()
+	p.failAt(c)
+	out := p.migrate()
+	err := out.sendErr
+	if err == nil {
+		ended := p.wait(st)
+		if !p.src.isGone() {
+			p.drive(st, point, action)
+		}
+		err = <-ended
+	}
+	var resumed *ResumedError
+	owners := lawOfKept(mode, point, action)
+	if !errors.As(err, &resumed) && out.gotErr == nil && mode.AfterCommit() && !p.dst.isGone() {
+		if err := <-p.complete; err == nil {
+			p.verifyGuest()
+		} else if !p.src.isGone() {
+			t.Errorf("memory is lost though the source lives: %v", err)
+		}
+	}
+	if owners[0] == nobody { // whose guest is paused in the background
+		eventually(t, "nobody runs the guest", func() bool { who, _ := p.world.who(); return who == nobody })
+	}
+	p.verifyLaw(owners...)
+	if errors.As(err, &resumed) {
+		p.verifyMachine(p.src.machine)
+		if want := map[inject.Point]uint64{inject.DestinationCheckpoint: 1, inject.DestinationAcked: 2}[point]; want != 0 && resumed.Checkpoint != want {
+			t.Errorf("resumed from checkpoint %d, want %d", resumed.Checkpoint, want)
+		}
+		if out.sendErr != nil && out.sent.Status != StatusResumed {
+			t.Errorf("result %+v", out.sent)
+		}
+	}
+}
+
+// drive takes a migration that is complete to the point, and past it to its end.
+func (p *pair) drive(st *Standby, point inject.Point, action inject.Action) {
+	killed := action == inject.Kill
+	switch point {
+	case inject.DestinationEnded:
+		p.l.Close()
+		return
+	case inject.SourceResumed:
+		p.awaitCheckpoint(st, 1)
+		p.killDestination()
+		return
+	case inject.SourceCheckpoint:
+		if action != inject.Cut || killed {
+			eventually(p.t, "a checkpoint has come", func() bool { return killed == p.src.isGone() })
+			break
+		}
+	case inject.DestinationOwner, inject.DestinationPaging, inject.DestinationPage, inject.DestinationRecovered, inject.DestinationComplete,
+		inject.DestinationCheckpoint, inject.DestinationAcked:
+		if killed {
+			return
+		}
+		p.awaitCheckpoint(st, 3)
+	}
+	_ = st.Release() // or it is over already
+}
+
+// TestTakenBackByHand: where no death can be proved, a human's word counts, but not against that of the destination.
+func TestTakenBackByHand(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(string(mode), func(t *testing.T) {
+			p, st := keptPair(t, mode)
+			p.src.hooks.liveness, p.dst.hooks.liveness = unprovable{}, unprovable{}
+			out := p.migrate()
+			if out.sendErr != nil {
+				t.Fatal(out.sendErr)
+			}
+			ended := p.wait(st)
+			p.awaitCheckpoint(st, 2)
+			if err := st.TakeOver(); !errors.Is(err, errAlive) {
+				t.Fatalf("%v, want a refusal: the destination lives", err)
+			}
+			before := st.Status().Checkpoint
+			p.awaitCheckpoint(st, before+2) // and it goes on
+			p.dst.vanish()
+			if err := st.TakeOver(); err != nil {
+				t.Fatal(err)
+			}
+			var resumed *ResumedError
+			if err := <-ended; !errors.As(err, &resumed) || !resumed.ByHand {
+				t.Fatal(err)
+			}
+			p.verifyLaw(source)
+			p.verifyMachine(p.src.machine)
+		})
+	}
+}
+
+// TestReverseStreamBreaks cuts the reverse stream again and again: no checkpoint is lost, and none is mixed with another.
+func TestReverseStreamBreaks(t *testing.T) {
+	p, st := keptPair(t, wire.ModePostcopy)
+	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	out := p.migrate()
+	if out.sendErr != nil {
+		t.Fatal(out.sendErr)
+	}
+	ended := p.wait(st)
+	for n := range uint64(20) {
+		p.awaitCheckpoint(st, n)
+		if n%2 == 0 {
+			p.l.current().reversal().conn().close()
+		} else {
+			st.keeperForTest().cut()
+		}
+	}
+	p.awaitCheckpoint(st, st.Status().Checkpoint+2)
+	p.killDestination()
+	var resumed *ResumedError
+	if err := <-ended; !errors.As(err, &resumed) {
+		t.Fatal(err)
+	}
+	p.verifyLaw(source)
+	p.verifyMachine(p.src.machine)
+}
+
+// keeperForTest is the keeper once the guest has moved.
+func (st *Standby) keeperForTest() *keeper {
+	k := <-st.keeper
+	st.keeper <- k
+	return k
+}
