@@ -236,6 +236,9 @@ func (p *pair) drive(st *Standby, point inject.Point, action inject.Action) {
 	switch point {
 	case inject.DestinationEnded:
 		p.l.Close()
+		if !killed { // the process ends now, whether or not it could tell
+			close(p.deaths.of(p.dst.process.PID))
+		}
 		return
 	case inject.SourceResumed:
 		p.awaitCheckpoint(st, 1)
