@@ -196,13 +196,17 @@ func (m *machine) guest(stop, stopped chan struct{}) {
 
 // step is one guest instruction. Only the guest's goroutine, or a test that has paused it, calls it.
 func (m *machine) step() {
-	m.state.Steps++
-	gpa := memory.GPA(m.state.Steps % m.pages * memory.PageSize)
-	if m.state.Steps%7 == 0 {
-		_ = m.mem.WriteAt(gpa, make([]byte, memory.PageSize))
-		return
+	step := m.state.Steps + 1
+	gpa := memory.GPA(step % m.pages * memory.PageSize)
+	var err error
+	if step%7 == 0 {
+		err = m.mem.WriteAt(gpa, make([]byte, memory.PageSize))
+	} else {
+		err = m.mem.StoreUint64(gpa+memory.GPA(step%512*8), step)
 	}
-	_ = m.mem.StoreUint64(gpa+memory.GPA(m.state.Steps%512*8), m.state.Steps)
+	if err == nil { // else the memory is gone, and the guest gets no further
+		m.state.Steps = step
+	}
 }
 
 // halt stops the guest. Precondition: mu.
