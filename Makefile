@@ -58,7 +58,7 @@ test: deps ## all tests, in three tiers: unit, host (/dev/kvm), svm (emulated ha
 
 test-host:
 	@$(if $(KVM_HARDWARE),go run ./images/linux/cmd/linuximage -o build/linux)
-	@$(if $(KVM_HARDWARE),FINELINE_LINUX_DIR=$(CURDIR)/build/linux) $(REPORT) -tier $(HOST_TIER) -o $(RESULTS)/host.json -events $(RESULTS)/host.events -- go test -json -count=1 -timeout 10m ./...
+	@$(if $(KVM_HARDWARE),FINELINE_LINUX_DIR=$(CURDIR)/build/linux) $(REPORT) -tier $(HOST_TIER) -o $(RESULTS)/host.json -events $(RESULTS)/host.events -- go test -json -count=1 -timeout 20m ./...
 
 test-svm:
 	@$(REPORT) -tier svm -o $(RESULTS)/svm.json -events $(RESULTS)/svm.events -quiet -- $(SVMTEST)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"sync"
 	"testing"
@@ -118,6 +119,9 @@ func TestHomedRuns(t *testing.T) {
 // TestHomedAsPaged: random programs, with every kind of access that KVM cannot emulate, and locked instructions of two vCPUs, leave the
 // same bytes whether memory comes by the line or by the page.
 func TestHomedAsPaged(t *testing.T) {
+	if os.Getenv("FINELINE_TIER") == "svm" {
+		t.Skip("AVX raises #UD in a guest of QEMU's emulated SVM (see TestLines), and pages that are given back lose the bytes of REP OUTS there")
+	}
 	rng := seeded(t)
 	for vcpus := 1; vcpus <= 2; vcpus++ {
 		cmdline := fmt.Sprintf("vcpus=%d pages=6 steps=100 seed=%d kinds=scalar,string,sse,atomic,load,avx", vcpus, rng.Uint32())

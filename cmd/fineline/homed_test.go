@@ -44,6 +44,7 @@ func postcopyOver(h *house, from *process.VMM, to string) *migration.Result {
 // TestPostcopyHomed: what a guest that writes all over its memory waits for, by the page and by the line, over one slow link. Each
 // of its bytes is right either way.
 func TestPostcopyHomed(t *testing.T) {
+	hostTierOnly(t)
 	if err := memory.CheckDemand(); err != nil {
 		t.Skip(err)
 	}
@@ -78,6 +79,7 @@ func TestPostcopyHomed(t *testing.T) {
 
 // TestPostcopyHomedRecovers: the connections are lost while vCPUs wait for lines. The guest is paused there, and goes on over new ones.
 func TestPostcopyHomedRecovers(t *testing.T) {
+	hostTierOnly(t)
 	if err := memory.CheckDemand(); err != nil {
 		t.Skip(err)
 	}
@@ -102,6 +104,7 @@ func TestPostcopyHomedRecovers(t *testing.T) {
 
 // TestPostcopyHomedLines is TestPostcopyHomed for random programs of two vCPUs, with locked and vector instructions.
 func TestPostcopyHomedLines(t *testing.T) {
+	hostTierOnly(t)
 	if err := memory.CheckDemand(); err != nil {
 		t.Skip(err)
 	}

@@ -143,6 +143,7 @@ func meet(t *testing.T, d hostile.Destination) (src *machine, result *migration.
 }
 
 func TestHostileDestinations(t *testing.T) {
+	hostTierOnly(t)
 	vmmtest.NeedKVM(t)
 	name := func(d hostile.Destination) string { return d.Name }
 	beside(t, hostile.Destinations(), name, func(t *testing.T, d hostile.Destination) {
@@ -156,6 +157,7 @@ func TestHostileDestinations(t *testing.T) {
 }
 
 func TestHostileSources(t *testing.T) {
+	hostTierOnly(t)
 	vmmtest.NeedKVM(t)
 	looker := hostile.Destinations()[0]
 	src, _, description := meet(t, looker)
@@ -218,6 +220,7 @@ const mischiefFrames = 20
 
 // TestManInTheMiddle: one that cannot forge checksums makes a migration fail, at worst.
 func TestManInTheMiddle(t *testing.T) {
+	hostTierOnly(t)
 	vmmtest.NeedKVM(t)
 	beside(t, mischiefs(t, false, hostile.Deeds()...), mischief.String, func(t *testing.T, c mischief) {
 		h := newHouse(t)
@@ -260,6 +263,7 @@ func passThrough(t *testing.T, src, dst *machine, m *hostile.Middle, mode wire.M
 // TestForger: a man in the middle that makes checksums anew can change what the guest is. It cannot crash, hang or
 // fill a VMM.
 func TestForger(t *testing.T) {
+	hostTierOnly(t)
 	vmmtest.NeedKVM(t)
 	deeds := []hostile.Deed{hostile.Flip, hostile.Repeat, hostile.Swap, hostile.Inject, hostile.Replay}
 	beside(t, mischiefs(t, true, deeds...), mischief.String, func(t *testing.T, c mischief) {
@@ -294,6 +298,7 @@ func TestForger(t *testing.T) {
 
 // TestForgerBehindTLS: with TLS nobody can change a bit unnoticed.
 func TestForgerBehindTLS(t *testing.T) {
+	hostTierOnly(t)
 	vmmtest.NeedKVM(t)
 	pki := t.TempDir()
 	ca, err := tlstest.NewAuthority(pki, "ca")

@@ -88,6 +88,14 @@ func littleSpace() {
 	main()
 }
 
+// hostTierOnly skips what says nothing about the kind of KVM and takes long where the processor is emulated.
+func hostTierOnly(t *testing.T) {
+	t.Helper()
+	if os.Getenv("FINELINE_TIER") == "svm" {
+		t.Skip("it says nothing about the kind of KVM, and takes long where the processor is emulated")
+	}
+}
+
 // slow reports whether each migration counts: under emulation, or when the user is in a hurry.
 func slow() bool { return testing.Short() || os.Getenv("FINELINE_TIER") == "svm" }
 

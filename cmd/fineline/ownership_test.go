@@ -198,6 +198,7 @@ func enumerateModes(t *testing.T) []ownershipCase {
 
 // TestOwnershipInEveryMode is TestOwnership where memory follows the guest.
 func TestOwnershipInEveryMode(t *testing.T) {
+	hostTierOnly(t)
 	vmmtest.NeedKVM(t)
 	const beside = 4 // most of the time they wait
 	slots := make(chan struct{}, beside)

@@ -36,6 +36,7 @@ func (m *machine) standby() api.Standby {
 // TestKeepSource kills the destination after the migration. The guest goes on at the source without a wrong line,
 // moves again, and so on.
 func TestKeepSource(t *testing.T) {
+	hostTierOnly(t)
 	vmmtest.NeedKVM(t)
 	for _, mode := range []string{"Precopy", "Postcopy", "Hybrid"} {
 		for _, dirty := range []string{"log", "ring"} {
@@ -80,6 +81,7 @@ func (h *house) lose(src *machine, name, mode string) {
 
 // TestKeepSourceInPostcopy kills the destination at any time since it owns the guest, most of whose memory is still at the source.
 func TestKeepSourceInPostcopy(t *testing.T) {
+	hostTierOnly(t)
 	vmmtest.NeedKVM(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -129,6 +131,7 @@ func TestKeepSourceInPostcopy(t *testing.T) {
 
 // TestKeepSourceEnds: the ways in which a kept guest is given up.
 func TestKeepSourceEnds(t *testing.T) {
+	hostTierOnly(t)
 	vmmtest.NeedKVM(t)
 	for name, end := range map[string]func(src, dst *machine) error{
 		"source stopped":        func(src, _ *machine) error { return src.API.Stop(src.h.ctx) },
@@ -190,6 +193,7 @@ func (m *machine) moveOn() error {
 
 // TestKeepSourceCost says what checkpoints cost a guest that writes as fast as it can. It judges nothing.
 func TestKeepSourceCost(t *testing.T) {
+	hostTierOnly(t)
 	vmmtest.NeedKVM(t)
 	if slow() {
 		t.Skip("figures of an emulated host say nothing")
