@@ -16,7 +16,7 @@ SOAK ?= 100
 
 # The packages whose tests need a KVM run once more where it is hardware KVM (under emulation).
 SVM_PACKAGES ?= ./guest/svm/probe ./vmm/kvm ./vmm/vector ./vmm ./cmd/fineline
-SVMTEST ?= go run ./guest/svm/cmd/svmtest -json -timeout 25m -bin ./cmd/fineline $(SVM_PACKAGES)
+SVMTEST ?= go run ./guest/svm/cmd/svmtest -json -timeout 45m -bin ./cmd/fineline $(SVM_PACKAGES)
 
 KVM_USABLE := $(shell test -r /dev/kvm -a -w /dev/kvm && echo yes)
 # Where KVM is hardware, the host runs Linux guests itself.

@@ -11,6 +11,7 @@ import (
 // TestOwnershipLocal is TestOwnership where both sides hold the same memory: the guest, which checks each line before it
 // writes it again, would notice any store of the side that does not own it.
 func TestOwnershipLocal(t *testing.T) {
+	hostTierOnly(t)
 	vmmtest.NeedKVM(t)
 	for _, c := range enumerate(t) {
 		if c.cancel {
