@@ -30,6 +30,12 @@ import (
 func TestScripts(t *testing.T) {
 	vmmtest.NeedKVM(t)
 	testscript.Run(t, testscript.Params{
+		Condition: func(name string) (bool, error) {
+			if name != "emulated" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return os.Getenv("FINELINE_TIER") == "svm", nil
+		},
 		Dir:      "testdata/script",
 		Deadline: time.Now().Add(3 * hangGuard), // for all of them: bounds what a script waits for
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
