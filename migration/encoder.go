@@ -182,7 +182,7 @@ func (e *encoder) countWhole(number uint64, taken []byte, b *wire.Batch, sum *ta
 		sum.lines += linesPerPage
 		return
 	}
-	b.RetractPage()
+	b.Retract()
 	b.AppendZero(number)
 	sum.zeroPages++
 	sum.zeroSent++

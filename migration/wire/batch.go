@@ -92,9 +92,6 @@ func (b *Batch) Retract() {
 	b.run = b.before.run
 }
 
-// RetractPage is Retract.
-func (b *Batch) RetractPage() { b.Retract() }
-
 func (b *Batch) mark() mark { return mark{size: b.view.Size(), run: b.run} }
 
 // extend adds the page to the open run, or closes that and opens another.

@@ -231,11 +231,11 @@ func TestBatchJoinsNeighbours(t *testing.T) {
 		b.AppendZero(5)
 		b.AppendZero(6)
 		b.AppendPage(7, page(7))
-		b.RetractPage()
+		b.Retract()
 		b.AppendZero(7)
 		b.AppendPage(8, page(8))
 		b.AppendPage(9, page(9))
-		b.RetractPage()
+		b.Retract()
 		got := records(t, b)
 		want := []gotRecord{{KindData, 1, 2, 1}, {KindData, 4, 1, 4}, {KindZero, 5, 3, 0}, {KindData, 8, 1, 8}}
 		if len(got) != len(want) {
