@@ -166,10 +166,16 @@ func (s *sender) serveOnce() error {
 	}
 	last := len(conns) - 1
 	err := s.server.Serve(ctx, conns[last], conns[:last])
-	cancel(err)
+	// A destination that ends closes these connections, and says why on the main one; which of them is heard first
+	// is chance. One that has lost a connection closes the main one too.
+	silent := time.AfterFunc(lastWordTimeout, func() { cancel(err) })
 	heard.Wait()
+	silent.Stop()
 	return completeOr(ctx)
 }
+
+// lastWordTimeout is how long the main connection may bring nothing after a stream was lost.
+const lastWordTimeout = time.Second
 
 // servingInterval is how often Progress is called in post-copy.
 const servingInterval = 2 * progressInterval
