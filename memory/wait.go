@@ -98,27 +98,6 @@ func (d *Demand) report() {
 	}
 }
 
-// Repeat has Next, or Tell's function, report all absent pages again that are waited for: what was asked of a connection that is lost must be
-// asked of the next.
-func (d *Demand) Repeat() {
-	d.requeue()
-	d.report()
-}
-
-func (d *Demand) requeue() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.queue = nil
-	again := d.g.NewPageSet()
-	for i := range again.words {
-		again.words[i] = d.wanted[i].Load() & d.absent[i].Load()
-	}
-	again.Range(func(gpa GPA) bool {
-		d.queue = append(d.queue, gpa)
-		return true
-	})
-}
-
 // serve reads faults until the Demand ends.
 func (d *Demand) serve() {
 	defer close(d.served)

@@ -93,9 +93,10 @@
 // sent of them, by the same time: the only point at which anybody looks for lines. The time left is the rule played on with the share of
 // pages that the last round left (progress.go); where that does not end there is no estimate.
 //
-// Zero pages: what was never touched is not looked at. A page whose copy is zero is not sent unless
+// Zero pages: what was never touched is not looked at. A page that is found zero is not sent unless
 // content was sent for it before; then 16 bytes for a run of them. The receiver starts from memory that
-// it has reset itself, so "not sent" means zero there.
+// it has reset itself, so "not sent" means zero there. A line is judged where it lies and copied if it is to go: one that is written in
+// between is dirty again.
 //
 // The bandwidth limit ends when the guest is paused: bytes are then downtime. The rule nevertheless
 // reckons with the bandwidth seen under the limit; it never promises one that was not seen.
