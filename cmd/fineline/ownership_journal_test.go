@@ -55,7 +55,8 @@ func apart(t *testing.T) (src, dst *machine, ended <-chan error) {
 	dst, to := h.startIncoming("dst", "")
 	h.watchForTwo(src, dst)
 	r := request(to)
-	r.MaxBandwidthBytesPerSecond = 512 << 10 // round one takes seconds: the address is gone long before the commit
+	// Round one takes seconds: the address is gone long before the commit.
+	r.Granularity, r.Compression, r.MaxBandwidthBytesPerSecond = "page", "none", 512<<10
 	result := make(chan error, 1)
 	go func() {
 		_, err := src.Migrate(h.ctx, r, func(p migration.Progress) {
