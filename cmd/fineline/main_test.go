@@ -91,13 +91,16 @@ func littleSpace() {
 // hostTierOnly skips what says nothing about the kind of KVM and takes long where the processor is emulated.
 func hostTierOnly(t *testing.T) {
 	t.Helper()
-	if os.Getenv("FINELINE_TIER") == "svm" {
+	if emulated() {
 		t.Skip("it says nothing about the kind of KVM, and takes long where the processor is emulated")
 	}
 }
 
+// emulated reports whether this is the svm tier.
+func emulated() bool { return os.Getenv("FINELINE_TIER") == "svm" }
+
 // slow reports whether each migration counts: under emulation, or when the user is in a hurry.
-func slow() bool { return testing.Short() || os.Getenv("FINELINE_TIER") == "svm" }
+func slow() bool { return testing.Short() || emulated() }
 
 // program is the path of fineline.
 func program(t *testing.T) string {

@@ -51,12 +51,13 @@ func TestDefaultJournalGoes(t *testing.T) {
 func apart(t *testing.T) (src, dst *machine, ended <-chan error) {
 	h := newHouse(t)
 	h.plain = true
-	src = h.startDirty("src", "source.commit-sent=cut", "pages=512 rate=200 verify=1 progress=0", "--memory", "64M")
+	src = h.startDirty("src", "source.commit-sent=cut", "pages=512 rate=2000 verify=1 progress=0", "--memory", "64M")
 	dst, to := h.startIncoming("dst", "")
 	h.watchForTwo(src, dst)
 	r := request(to)
-	// Round one takes seconds: the address is gone long before the commit.
-	r.Granularity, r.Compression, r.MaxBandwidthBytesPerSecond = "page", "none", 512<<10
+	// Round one takes a second, and is the last: the address is gone long before the commit.
+	r.Granularity, r.Compression, r.MaxBandwidthBytesPerSecond, r.DowntimeMS = "page", "none", 2<<20, 30_000
+	h.eventually("each page was written", func() bool { return src.check() > 512 })
 	result := make(chan error, 1)
 	go func() {
 		_, err := src.Migrate(h.ctx, r, func(p migration.Progress) {

@@ -112,9 +112,9 @@ func (c ownershipCase) String() string {
 	return strings.Join(parts, ",")
 }
 
-// mayBeReady: READY comes before the cut, or after it. A local hand-over is that quick, and both are lawful.
+// mayBeReady: READY comes before the cut, or after it. A small or local machine is restored that quickly, and both are lawful.
 func (c ownershipCase) mayBeReady() bool {
-	return c.local && strings.HasPrefix(c.source, "source.state-sent=cut") && c.destination == ""
+	return strings.HasPrefix(c.source, "source.state-sent=cut") && c.destination == ""
 }
 
 // enumerate makes a case for each point and action. A point behind which there is no

@@ -34,7 +34,7 @@ func TestScripts(t *testing.T) {
 			if name != "emulated" {
 				return false, fmt.Errorf("unknown condition %q", name)
 			}
-			return os.Getenv("FINELINE_TIER") == "svm", nil
+			return emulated(), nil
 		},
 		Dir:      "testdata/script",
 		Deadline: time.Now().Add(3 * hangGuard), // for all of them: bounds what a script waits for
