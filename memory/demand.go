@@ -23,9 +23,9 @@ type Demand struct {
 	missing                atomic.Int64 // pages in absent
 	done                   chan struct{}
 
-	// filling has a lock for every 64th page: two Fills of one page take turns. All of them are held by
-	// what ends the Demand. Before gate.
-	filling [64]sync.Mutex
+	// filling has a lock for every 1024th page: two Fills of one page take turns. All of them are held by
+	// what ends the Demand. Who takes several does it in ascending order. Before gate.
+	filling [fillLocks]sync.Mutex
 	// gate is held for reading while a page is shown, for writing to hold pages back. Before mu.
 	gate       sync.RWMutex
 	mu         sync.Mutex
@@ -188,30 +188,8 @@ func (d *Demand) chunksOf(region int) (ranges []uffdRange) {
 // page one wins. After an error of fn, which Fill returns, the page is absent still, with what fn has written.
 // A Fill is no store: no Tracker reports it.
 func (d *Demand) Fill(gpa GPA, fn func(page []byte) error) (bool, error) {
-	p, err := d.admit(gpa)
-	if err != nil {
-		return false, err
-	}
-	mu := &d.filling[p.off/PageSize%64]
-	mu.Lock()
-	defer mu.Unlock()
-	if !d.absent.has(p) {
-		return false, nil
-	}
-	if d.err != nil { // it is set with all of filling held
-		return false, d.err
-	}
-	if err := fn(d.g.rams[p.region].bytes(p.off, PageSize)); err != nil {
-		return false, err
-	}
-	if err := d.deliver(p); err != nil {
-		return false, err
-	}
-	d.absent.clear(p)
-	if d.missing.Add(-1) == 0 {
-		close(d.done)
-	}
-	return true, nil
+	filled, err := d.FillRun(gpa, 1, func(_ int, page []byte) error { return fn(page) })
+	return filled != 0, err
 }
 
 // FillZero is Fill with zeros.
@@ -222,39 +200,15 @@ func (d *Demand) FillZero(gpa GPA) (bool, error) {
 	})
 }
 
-// admit checks the address of a page.
-func (d *Demand) admit(gpa GPA) (place, error) {
+// admit checks the addresses of pages in a row.
+func (d *Demand) admit(gpa GPA, count int) (place, error) {
 	if gpa%PageSize != 0 {
 		return place{}, fmt.Errorf("%w: page at %#x", ErrMisaligned, uint64(gpa))
 	}
-	if !d.g.layout.contains(gpa, PageSize) {
+	if !d.g.layout.contains(gpa, uint64(count)*PageSize) {
 		return place{}, fmt.Errorf("%w: page at %#x", ErrOutOfRange, uint64(gpa))
 	}
 	return d.g.place(gpa), nil
-}
-
-// deliver shows a page that has its content to the guest, unless it is held back.
-func (d *Demand) deliver(p place) error {
-	d.gate.RLock()
-	defer d.gate.RUnlock()
-	if d.held {
-		d.mu.Lock() // until it is shown nobody may begin to wait for it
-		defer d.mu.Unlock()
-		if d.wanted.has(p) {
-			d.arrived = append(d.arrived, p)
-			return nil
-		}
-		return d.show(p)
-	}
-	if err := d.show(p); err != nil {
-		return err
-	}
-	if d.wanted.has(p) {
-		d.mu.Lock()
-		d.letGo(p)
-		d.mu.Unlock()
-	}
-	return nil
 }
 
 // show maps a page for the guest. Who begins to wait sets wanted and looks at hidden after; here it is the other

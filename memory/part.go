@@ -10,13 +10,12 @@ import (
 // says that it was not, and fn was not called. A store marks the page dirty; the observer is not told. Of the Fills and Lends of
 // one page one runs at a time; fn must use neither.
 func (d *Demand) Lend(gpa GPA, store bool, fn func(page []byte)) (bool, error) {
-	p, err := d.admit(gpa)
+	p, err := d.admit(gpa, 1)
 	if err != nil {
 		return false, err
 	}
-	mu := &d.filling[p.off/PageSize%64]
-	mu.Lock()
-	defer mu.Unlock()
+	d.lockRun(p, 1)
+	defer d.unlockRun(p, 1)
 	if !d.absent.has(p) {
 		return false, nil
 	}
@@ -34,7 +33,7 @@ func (d *Demand) Lend(gpa GPA, store bool, fn func(page []byte)) (bool, error) {
 // Demand has failed. Nothing is asked for. To who pauses the guest it is a thread that waits for a page: see Guest.Waits, and while
 // arrivals are held back it does not return. The caller must not change threads meanwhile.
 func (d *Demand) AwaitPart(gpa GPA, arrived <-chan struct{}) error {
-	p, err := d.admit(gpa &^ (PageSize - 1))
+	p, err := d.admit(gpa&^(PageSize-1), 1)
 	if err != nil {
 		return err
 	}

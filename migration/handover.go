@@ -51,6 +51,9 @@ func (s *sender) stopAndCopy(ctx context.Context) error {
 	s.stateSent = true
 	err = s.link.send(ctx, func(w *wire.Writer) error { return w.Bytes(wire.TypeState, state) })
 	s.result.BytesInDowntime = s.bytesSent() - before
+	if s.postcopy {
+		s.prepareServer()
+	}
 	return err
 }
 

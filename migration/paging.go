@@ -54,18 +54,11 @@ type injectedMemory struct {
 	s *session
 }
 
-func (m *injectedMemory) Fill(gpa memory.GPA, fn func(page []byte) error) (bool, error) {
+func (m *injectedMemory) FillRun(gpa memory.GPA, count int, fn func(i int, page []byte) error) (uint64, error) {
 	if err := m.s.inject(inject.DestinationPage); err != nil {
-		return false, err
+		return 0, err
 	}
-	return m.Memory.Fill(gpa, fn)
-}
-
-func (m *injectedMemory) FillZero(gpa memory.GPA) (bool, error) {
-	if err := m.s.inject(inject.DestinationPage); err != nil {
-		return false, err
-	}
-	return m.Memory.FillZero(gpa)
+	return m.Memory.FillRun(gpa, count, fn)
 }
 
 // injectedLines is injectedMemory for a memory of lines, whose arrival is as good as a page's.
@@ -74,11 +67,9 @@ type injectedLines struct {
 	pages injectedMemory
 }
 
-func (m *injectedLines) Fill(gpa memory.GPA, fn func(page []byte) error) (bool, error) {
-	return m.pages.Fill(gpa, fn)
+func (m *injectedLines) FillRun(gpa memory.GPA, count int, fn func(i int, page []byte) error) (uint64, error) {
+	return m.pages.FillRun(gpa, count, fn)
 }
-
-func (m *injectedLines) FillZero(gpa memory.GPA) (bool, error) { return m.pages.FillZero(gpa) }
 
 func (m *injectedLines) FillLine(line uint64, content []byte) (bool, error) {
 	if err := m.pages.s.inject(inject.DestinationPage); err != nil {
@@ -213,12 +204,17 @@ func (s *session) complete(done wire.Complete) error {
 func (s *session) faults() wire.Faults {
 	st := s.paging.pager.Stats()
 	us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+	var buckets []wire.FaultBucket
+	for _, b := range st.Latency.Buckets {
+		buckets = append(buckets, wire.FaultBucket{UpToUS: us(b.UpTo), Count: b.Count})
+	}
 	lines := st.Lines
 	return wire.Faults{
 		Lines: lines.Faults, LinesLate: lines.Late, LineBytes: lines.Bytes, PagesRest: lines.PagesRest,
 		LineP50US: us(lines.Latency.P50), LineP99US: us(lines.Latency.P99), LineMaxUS: us(lines.Latency.Max),
 		RestP50US: us(lines.RestLatency.P50), RestP99US: us(lines.RestLatency.P99), RestMaxUS: us(lines.RestLatency.Max),
-		Count: st.Faults, P50US: us(st.Latency.P50), P99US: us(st.Latency.P99), MaxUS: us(st.Latency.Max),
+		Buckets: buckets,
+		Count:   st.Faults, P50US: us(st.Latency.P50), P99US: us(st.Latency.P99), MaxUS: us(st.Latency.Max),
 		PrefetchHits: st.FaultsCaught, Prefetched: st.PredictedAsked, Background: st.PagesBackground, Late: st.PagesLate,
 	}
 }

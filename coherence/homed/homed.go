@@ -232,12 +232,18 @@ func (m *Memory) Fill(gpa memory.GPA, fn func(page []byte) error) (bool, error) 
 	return filled, err
 }
 
-// FillZero is Fill with zeros.
-func (m *Memory) FillZero(gpa memory.GPA) (bool, error) {
-	return m.Fill(gpa, func(page []byte) error {
-		clear(page)
-		return nil
-	})
+// FillRun is Fill of pages in a row, one after the other: each joins lines that are here already.
+func (m *Memory) FillRun(gpa memory.GPA, count int, fn func(i int, page []byte) error) (filled uint64, err error) {
+	for i := range count {
+		ok, err := m.Fill(gpa+memory.GPA(i)*memory.PageSize, func(page []byte) error { return fn(i, page) })
+		if err != nil {
+			return filled, err
+		}
+		if ok {
+			filled |= 1 << i
+		}
+	}
+	return filled, nil
 }
 
 // Completed yields after pages were completed, once for any number of them.

@@ -27,26 +27,38 @@ type arrivals struct {
 	pages    uint64        // brought
 	patience time.Duration // for which the present frame may still yield
 
-	// What is stored next, and the closures that do it: nothing is allocated per page.
-	content              []byte        // a whole page
-	body                 wire.LineBody // or these lines of it
-	fillWhole, fillLines func(memory.GPA) (bool, error)
-	scratch              [memory.PageSize]byte // copy of a page made of lines, for the predictor
+	// What is stored next: pages in a row, count of them. On the fault connection it is one, since somebody waits for it.
+	first   uint64
+	count   int
+	most    int
+	next    [memory.MaxFillRun]arrival
+	put     func(i int, page []byte) error // stores next[i]; made once, so that nothing is allocated per page
+	scratch [memory.PageSize]byte          // copy of a page made of lines, for the predictor
+}
+
+// arrival is what came of one page.
+type arrival struct {
+	whole []byte        // its content
+	lines wire.LineBody // if that is nil: lines of it
 }
 
 func newArrivals(r *run, conn Conn, role role) *arrivals {
-	a := &arrivals{run: r, conn: conn, role: role}
-	whole := func(page []byte) error {
-		copy(page, a.content)
-		return nil
+	a := &arrivals{run: r, conn: conn, role: role, most: 1}
+	if role == onBackground {
+		a.most = memory.MaxFillRun
 	}
-	edit := func(page []byte) error {
-		err := a.body.Apply(page)
-		a.content = a.scratch[:copy(a.scratch[:], page)]
+	a.put = func(i int, page []byte) error {
+		it := &a.next[i]
+		if it.whole != nil {
+			copy(page, it.whole)
+			return nil
+		}
+		err := it.lines.Apply(page)
+		if a.role == onFault {
+			it.whole = a.scratch[:copy(a.scratch[:], page)]
+		}
 		return err
 	}
-	a.fillWhole = func(gpa memory.GPA) (bool, error) { return a.mem.Fill(gpa, whole) }
-	a.fillLines = func(gpa memory.GPA) (bool, error) { return a.mem.Fill(gpa, edit) }
 	return a
 }
 
@@ -104,7 +116,7 @@ func (a *arrivals) frame(payload []byte) error {
 		}
 		payload = rest
 	}
-	return nil
+	return a.store()
 }
 
 func (a *arrivals) record(rec wire.Record) error {
@@ -112,17 +124,15 @@ func (a *arrivals) record(rec wire.Record) error {
 	case wire.KindLines:
 		return a.linesRecord(rec)
 	case wire.KindZero:
-		a.content = zeroPage[:]
 		for i := range uint64(rec.Count) {
-			if err := a.page(rec.First+i, a.mem.FillZero); err != nil {
+			if err := a.page(rec.First+i, arrival{whole: zeroPage[:]}); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
 	for i := range uint64(rec.Count) {
-		a.content = rec.Data[i*memory.PageSize:][:memory.PageSize]
-		if err := a.page(rec.First+i, a.fillWhole); err != nil {
+		if err := a.page(rec.First+i, arrival{whole: rec.Data[i*memory.PageSize:][:memory.PageSize]}); err != nil {
 			return err
 		}
 	}
@@ -135,24 +145,45 @@ func (a *arrivals) linesRecord(rec wire.Record) error {
 		if err != nil || !ok {
 			return err
 		}
-		a.body = body
-		if err := a.page(page, a.fillLines); err != nil {
+		if err := a.page(page, arrival{lines: body}); err != nil {
 			return err
 		}
 	}
 }
 
-// page stores one page, if this connection may bring it and it is absent still.
-func (a *arrivals) page(page uint64, fill func(memory.GPA) (bool, error)) error {
+// page takes one page, if this connection may bring it, and stores what came before if it is no neighbour of that.
+func (a *arrivals) page(page uint64, it arrival) error {
 	if err := a.admit(page); err != nil {
 		return err
 	}
-	a.yield()
-	filled, err := fill(pageGPA(page))
-	if err != nil {
-		return fmt.Errorf("cannot store guest page %#x: %w", page, err)
+	if a.count == a.most || a.count > 0 && page != a.first+uint64(a.count) {
+		if err := a.store(); err != nil {
+			return err
+		}
 	}
-	a.stored(page, filled)
+	if a.count == 0 {
+		a.first = page
+	}
+	a.next[a.count] = it
+	a.count++
+	return nil
+}
+
+// store stores what was taken, as far as it is absent still.
+func (a *arrivals) store() error {
+	count := a.count
+	if count == 0 {
+		return nil
+	}
+	a.count = 0
+	a.yield()
+	filled, err := a.mem.FillRun(pageGPA(a.first), count, a.put)
+	if err != nil {
+		return fmt.Errorf("cannot store guest page %#x, or one of the %d in a row: %w", a.first, count, err)
+	}
+	for i := range count {
+		a.stored(a.first+uint64(i), filled>>i&1 != 0, a.next[i].whole)
+	}
 	return nil
 }
 
@@ -186,7 +217,7 @@ func (a *arrivals) admit(page uint64) error {
 }
 
 // stored counts a page and shows it to the predictor, after whoever waits for it has been woken.
-func (a *arrivals) stored(page uint64, filled bool) {
+func (a *arrivals) stored(page uint64, filled bool, content []byte) {
 	if a.role == onFault {
 		a.asked.take(page) // not before it is in place: see checkRest
 	}
@@ -208,7 +239,7 @@ func (a *arrivals) stored(page uint64, filled bool) {
 		a.stats.predicted.Add(1)
 	}
 	if a.guess != nil {
-		a.guess.arrived(page, a.content)
+		a.guess.arrived(page, content)
 	}
 }
 

@@ -42,11 +42,14 @@ func (st *stream) run() error {
 	}
 }
 
+// framePages bounds a frame where a page is a line: what is claimed and not yet in place is sent twice if it is asked for.
+const framePages = 128
+
 // gather claims and encodes the pages of one frame, which ascend; none when all are claimed. Page by page, so
 // that what is claimed and not yet on the wire, and would be sent twice if it were asked for, is little.
 func (st *stream) gather() (count int, err error) {
 	s := st.server
-	for last := uint64(0); !st.batch.Full(); count++ {
+	for last := uint64(0); !st.batch.Full() && count < framePages; count++ {
 		s.gate.pass()
 		page, ok := s.claimNext(last)
 		if !ok {

@@ -75,11 +75,17 @@ func (m *fakeMemory) Fill(gpa memory.GPA, fn func(page []byte) error) (bool, err
 	return true, nil
 }
 
-func (m *fakeMemory) FillZero(gpa memory.GPA) (bool, error) {
-	return m.Fill(gpa, func(page []byte) error {
-		clear(page)
-		return nil
-	})
+func (m *fakeMemory) FillRun(gpa memory.GPA, count int, fn func(i int, page []byte) error) (filled uint64, err error) {
+	for i := range count {
+		ok, err := m.Fill(gpa+memory.GPA(i)*memory.PageSize, func(page []byte) error { return fn(i, page) })
+		if err != nil {
+			return filled, err
+		}
+		if ok {
+			filled |= 1 << i
+		}
+	}
+	return filled, nil
 }
 
 func (m *fakeMemory) Has(gpa memory.GPA) bool {

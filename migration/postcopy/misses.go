@@ -126,9 +126,33 @@ func (m *misses) summary() Latency {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return Latency{
-		Count: uint64(m.latency.TotalCount()),
-		P50:   time.Duration(m.latency.ValueAtQuantile(50)),
-		P99:   time.Duration(m.latency.ValueAtQuantile(99)),
-		Max:   time.Duration(m.latency.Max()),
+		Count:   uint64(m.latency.TotalCount()),
+		P50:     time.Duration(m.latency.ValueAtQuantile(50)),
+		P99:     time.Duration(m.latency.ValueAtQuantile(99)),
+		Max:     time.Duration(m.latency.Max()),
+		Buckets: latencyBuckets(m.latency),
 	}
+}
+
+// latencyBuckets gathers a histogram into quarters of powers of two from 1.25 µs on.
+func latencyBuckets(h *hdrhistogram.Histogram) (all []LatencyBucket) {
+	octave, quarter := time.Microsecond, 1
+	for _, bar := range h.Distribution() {
+		if bar.Count == 0 {
+			continue
+		}
+		to := octave + octave*time.Duration(quarter)/4
+		for to < time.Duration(bar.To) {
+			if quarter++; quarter > 4 {
+				octave, quarter = 2*octave, 1
+			}
+			to = octave + octave*time.Duration(quarter)/4
+		}
+		if n := len(all); n > 0 && all[n-1].UpTo == to {
+			all[n-1].Count += uint64(bar.Count)
+			continue
+		}
+		all = append(all, LatencyBucket{UpTo: to, Count: uint64(bar.Count)})
+	}
+	return all
 }

@@ -68,3 +68,28 @@ func TestMissOfPresentPage(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// TestLatencyBuckets: they hold every value once, in its place, and fit into the message however far apart the values are.
+func TestLatencyBuckets(t *testing.T) {
+	m := newMisses()
+	want := uint64(0)
+	for at := time.Nanosecond; at < 2*maxLatency; at += at/8 + 1 {
+		m.open(1, time.Now().Add(-at))
+		m.settle(1)
+		want++
+	}
+	all := m.summary().Buckets
+	if len(all) > wire.MaxFaultBuckets {
+		t.Errorf("%d buckets", len(all))
+	}
+	var got uint64
+	for i, b := range all {
+		got += b.Count
+		if i > 0 && b.UpTo <= all[i-1].UpTo || b.Count == 0 {
+			t.Errorf("bucket %d is %+v", i, b)
+		}
+	}
+	if last := all[len(all)-1].UpTo; got != want || last < maxLatency || last > 2*maxLatency {
+		t.Errorf("%d values of %d, the longest up to %v", got, want, last)
+	}
+}

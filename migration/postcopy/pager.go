@@ -16,10 +16,9 @@ type Memory interface {
 	// Tell has fn called with what Next would return, in the goroutine that has learned of it and by several at a time. It may
 	// do nothing. With nil Next is asked again, and no call is under way when it returns.
 	Tell(fn func(memory.GPA))
-	// Fill lends an absent page, with its old content, to fn for writing and makes it present. False: the page is not
-	// absent, and fn was not called.
-	Fill(gpa memory.GPA, fn func(page []byte) error) (bool, error)
-	FillZero(gpa memory.GPA) (bool, error)
+	// FillRun lends those of up to memory.MaxFillRun pages in a row that are absent, with their old content, to fn for writing,
+	// in order, and then makes them present together. Bit i of filled: page i was absent.
+	FillRun(gpa memory.GPA, count int, fn func(i int, page []byte) error) (filled uint64, err error)
 	Has(gpa memory.GPA) bool // it is absent
 	Len() uint64             // how many are
 	Absent() *memory.PageSet

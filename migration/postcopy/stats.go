@@ -76,6 +76,14 @@ type Latency struct {
 	P50   time.Duration `json:"p50_ns"`
 	P99   time.Duration `json:"p99_ns"`
 	Max   time.Duration `json:"max_ns"`
+	// Buckets ascend by UpTo; none is empty, and they are at most wire.MaxFaultBuckets.
+	Buckets []LatencyBucket `json:"buckets"`
+}
+
+// LatencyBucket counts the times of at most UpTo, and more than the bucket before.
+type LatencyBucket struct {
+	UpTo  time.Duration `json:"up_to_ns"`
+	Count uint64        `json:"count"`
 }
 
 type pagerCounters struct {

@@ -171,6 +171,33 @@ type Faults struct {
 	RestP50US float64 `json:"rest_p50_us,omitempty"` // from the first miss of a page to all of it in place
 	RestP99US float64 `json:"rest_p99_us,omitempty"`
 	RestMaxUS float64 `json:"rest_max_us,omitempty"`
+
+	// Buckets are how many took how long, ascending and without empty ones.
+	Buckets []FaultBucket `json:"buckets,omitempty"`
+}
+
+// FaultBucket counts the page requests that took at most UpToUS, and more than the bucket before.
+type FaultBucket struct {
+	UpToUS float64 `json:"up_to_us"`
+	Count  uint64  `json:"count"`
+}
+
+// MaxFaultBuckets bounds Faults.Buckets: quarters of powers of two from a microsecond to ten minutes are fewer.
+const MaxFaultBuckets = 128
+
+// Check reports what no correct peer sends.
+func (c *Complete) Check() error {
+	if n := len(c.Faults.Buckets); n > MaxFaultBuckets {
+		return protocolErrorf("COMPLETE has %d buckets of latencies; there are at most %d", n, MaxFaultBuckets)
+	}
+	last := 0.0
+	for _, b := range c.Faults.Buckets {
+		if !(b.UpToUS > last) || b.Count == 0 {
+			return protocolErrorf("COMPLETE has %d latencies of up to %v µs behind %v µs", b.Count, b.UpToUS, last)
+		}
+		last = b.UpToUS
+	}
+	return nil
 }
 
 // Fate is what became of a hand-over.

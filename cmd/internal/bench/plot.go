@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"slices"
 
 	"github.com/fineline-vmm/fineline/cmd/internal/qemu"
 	"github.com/fineline-vmm/fineline/cmd/internal/view"
@@ -56,10 +57,19 @@ func ourPicture(r *migration.Result) view.Move {
 		})
 		began += round.MS
 	}
+	m.FaultsUS = faultsUS(&r.Faults)
 	if r.Faults.Count > 0 {
 		m.Marks = []view.Mark{{Name: "p50", US: r.Faults.P50US}, {Name: "p99", US: r.Faults.P99US}, {Name: "max", US: r.Faults.MaxUS}}
 	}
 	return m
+}
+
+// faultsUS takes each page request for as long as its bucket says at most, a quarter of an octave too long.
+func faultsUS(f *migration.Faults) (all []float64) {
+	for _, b := range f.Buckets {
+		all = append(all, slices.Repeat([]float64{b.UpToUS}, int(min(b.Count, f.Count)))...)
+	}
+	return all
 }
 
 // isDowntime tells the phases in which the guest runs nowhere.

@@ -1,0 +1,139 @@
+package memory
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestFillRun: of a run only what is absent is lent, and all of it is seen by the guest; a run may cross regions that touch.
+func TestFillRun(t *testing.T) {
+	g := newTestGuest(t, []Region{{0, 8 * PageSize}, {8 * PageSize, 8 * PageSize}})
+	absent := allPages(g)
+	there := g.NewPageSet()
+	there.Add(5 * PageSize)
+	there.Add(8 * PageSize)
+	absent.Subtract(there)
+	d := demandOf(t, g, absent)
+	vcpu := newVCPU(t, g)
+	fill := func(i int, page []byte) error { return fillContent(GPA(i+2) * PageSize)(page) }
+	filled, err := d.FillRun(2*PageSize, 10, fill)
+	if want := uint64(0b1110110111); err != nil || filled != want {
+		t.Fatalf("filled %b of %b, %v", filled, want, err)
+	}
+	if d.Len() != 6 {
+		t.Errorf("%d pages are absent", d.Len())
+	}
+	for page := GPA(2); page < 12; page++ {
+		want := content(page * PageSize)
+		if page == 5 || page == 8 {
+			want = 0
+		}
+		if got, err := vcpu.load(page * PageSize); err != 0 || got != want {
+			t.Errorf("page %d holds %#x, want %#x, %v", page, got, want, err)
+		}
+	}
+	if filled, err := d.FillRun(2*PageSize, 10, fill); filled != 0 || err != nil {
+		t.Errorf("filled %b again, %v", filled, err)
+	}
+	if _, err := d.FillRun(12*PageSize, 5, fill); !errors.Is(err, ErrOutOfRange) {
+		t.Errorf("a run beyond the end: %v", err)
+	}
+	bad := errors.New("no")
+	filled, err = d.FillRun(12*PageSize, 4, func(i int, _ []byte) error {
+		if i == 2 {
+			return bad
+		}
+		return nil
+	})
+	if !errors.Is(err, bad) || filled != 0 || d.Len() != 6 {
+		t.Errorf("filled %b, %d absent, %v", filled, d.Len(), err)
+	}
+	fillRest(t, d)
+}
+
+// TestFillRunBesideWaiters: runs that overlap, from several goroutines, and around the end of the table of locks.
+func TestFillRunBesideWaiters(t *testing.T) {
+	const pages = fillLocks + 64
+	g := newTestGuest(t, []Region{{0, pages * PageSize}})
+	d := demandOf(t, g, allPages(g))
+	var all sync.WaitGroup
+	for offset := range GPA(4) {
+		all.Go(func() {
+			for page := 3 * offset; page+MaxFillRun <= pages; page += MaxFillRun - 3 {
+				_, err := d.FillRun(page*PageSize, MaxFillRun, func(i int, b []byte) error {
+					return fillContent((page + GPA(i)) * PageSize)(b)
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Go(func() { // waits in Go
+		for page := GPA(0); page < pages-2*MaxFillRun; page += 7 {
+			if v, err := g.LoadUint64(page * PageSize); err != nil || v != content(page*PageSize) {
+				t.Errorf("page %d: %#x, %v", page, v, err)
+			}
+		}
+	})
+	all.Wait()
+	fillRest(t, d)
+}
+
+// fillRest leaves nothing absent.
+func fillRest(t *testing.T, d *Demand) {
+	t.Helper()
+	d.Absent().Range(func(gpa GPA) bool {
+		if _, err := d.Fill(gpa, fillContent(gpa)); err != nil {
+			t.Error(err)
+		}
+		return true
+	})
+}
+
+// TestTell: a function that is told gets each page once, those that were waited for before, too, and Next the rest when it is
+// told no more.
+func TestTell(t *testing.T) {
+	g := newTestGuest(t, []Region{{0, 16 * PageSize}})
+	d := demandOf(t, g, allPages(g))
+	vcpus := make(chan unix.Errno, 3)
+	touch := func(page GPA) {
+		c := newVCPU(t, g)
+		go func() {
+			_, err := c.load(page * PageSize)
+			vcpus <- err
+		}()
+	}
+	if g.Missing(3*PageSize, 1) == nil {
+		t.Fatal("page 3 is not absent")
+	}
+	told := make(chan GPA, 16)
+	d.Tell(func(gpa GPA) { told <- gpa })
+	if gpa := <-told; gpa != 3*PageSize {
+		t.Errorf("told of %#x first", uint64(gpa))
+	}
+	touch(5)
+	if gpa := <-told; gpa != 5*PageSize {
+		t.Errorf("told of %#x", uint64(gpa))
+	}
+	touch(5)
+	touch(7)
+	if gpa := <-told; gpa != 7*PageSize {
+		t.Errorf("told of %#x", uint64(gpa))
+	}
+	d.Tell(nil)
+	g.Missing(9*PageSize, 1)
+	if gpa, err := d.Next(context.Background()); gpa != 9*PageSize || err != nil {
+		t.Errorf("Next says %#x, %v", uint64(gpa), err)
+	}
+	fillRest(t, d)
+	for range cap(vcpus) {
+		if err := <-vcpus; err != 0 {
+			t.Error(err)
+		}
+	}
+}
