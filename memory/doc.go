@@ -135,7 +135,7 @@
 // beyond the noise (medians of 31 to 37 against 32 to 42 µs for a page from another process over a Unix socket), and forbids TLS.
 //
 // Next is for who asks. Tell is for who is in a hurry: the goroutine that has read a fault calls it, so that between the two no other
-// goroutine is woken. Mapping is a system call a page, which was most of what a page cost the destination; so FillRun maps
+// goroutine is woken. Mapping is a system call a page, so FillRun maps
 // up to 16 in a row by one. It holds the locks of its pages meanwhile, in ascending order, out of 1024: a page that is waited for meets
 // the run of another only if it is in it.
 //

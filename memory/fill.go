@@ -9,8 +9,8 @@ const (
 	fillLocks = 1024
 )
 
-// FillRun is Fill of 1 to MaxFillRun pages in a row, which are made present together: mapping a page is a system call, which
-// costs more than its content. fn is called for each page that is absent, in order. Bit i of filled says that page i was
+// FillRun is Fill of 1 to MaxFillRun pages in a row, which are made present together, by one
+// system call where it can be. fn is called for each page that is absent, in order. Bit i of filled says that page i was
 // absent and is present now. After an error the pages that are not in filled are absent still.
 func (d *Demand) FillRun(gpa GPA, count int, fn func(i int, page []byte) error) (filled uint64, err error) {
 	if count < 1 || count > MaxFillRun {

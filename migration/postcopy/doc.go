@@ -91,14 +91,17 @@
 // take. A source that has sent everything waits without a limit: its caller watches its own connection.
 //
 // Measured on two processors of a machine whose guests run under shadow paging, with others at work on it (a run queue of 15 to 30):
-// a request took 40 µs at the median from the miss to the page in place, with 5 changes of threads in both processes, of which
-// 4 cannot be saved: the fault wakes a reader, the request the source, the answer the destination, the page the vCPU. A bare
-// userfaultfd copy has two, and took 10 µs. So without a processor that spins no page of another process comes within 1.5 times
-// of that; two changes of threads and a pipe take 12 µs by themselves, and a system call 3 there. What is left is in system calls: hence one
-// read for a frame of the fault connection (ReadAhead), a fault that is asked for by the goroutine that reads it (Memory.Tell), and
-// pages in a row that are mapped by one call (Memory.FillRun) on the background. A frame of the background has no
-// more than framePages: where a page is one line 64 KiB are 900 pages, claimed and not in place, and a guest that runs
-// just behind the cursor asked for each of them once more.
+// a request without background took some 40 µs at the median from the miss to the page in place, with 5 changes of threads in both
+// processes. 4 are in the design: the fault wakes a reader, the request the source, the answer the destination, the page the
+// vCPU. A bare userfaultfd copy has two, and took 10 to 12 µs. So 1.5 times of that is out of reach while both processes sleep
+// between requests; a processor that spins was not tried, since where there are few it is the guest's. Meant to save what is
+// left, with no gain beyond the noise at the median: one read for a frame of the fault connection (ReadAhead), and a fault that is
+// asked for by the goroutine that reads it (Memory.Tell).
+//
+// Of a guest that passes over its pages in order nearly all misses were of pages under way: it runs just behind the cursor. A frame
+// has no more than framePages therefore, where 64 KiB would be hundreds of pages of one line; and pages in a row are made
+// present together (Memory.FillRun). Before and after, in turns, all pages were there after 2.5 and 1.6 s, and 1.4 and 0.9 s: two pairs
+// under a load that changed, so a hint and no proof.
 //
 // # Rejected
 //

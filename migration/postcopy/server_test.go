@@ -184,3 +184,20 @@ func TestUnreadableSource(t *testing.T) {
 		t.Errorf("Serve: %v", err)
 	}
 }
+
+// TestFramesOfFewPages: however small a page is encoded, a frame of the background has no more than framePages.
+func TestFramesOfFewPages(t *testing.T) {
+	const pages = 3 * framePages
+	source := newSource(t, pages)
+	s := NewServer(source, setOf(source, allPages(source)...), ServerOptions{
+		Encoder: func(gpa memory.GPA, page []byte, b *wire.Batch) { b.AppendLines(pageNumber(gpa), 1, page[:64]) },
+	})
+	conns := serve(t, s, 1)
+	for got := 0; got < pages; {
+		n := len(readPages(t, &conns[1]))
+		if n > framePages {
+			t.Fatalf("a frame of %d pages", n)
+		}
+		got += n
+	}
+}
