@@ -146,7 +146,11 @@ func TestCancelAndRetry(t *testing.T) {
 	rng := seeded(t)
 	g := boot(t, vmm.Config{CPUs: 2}, "pages=512 vcpus=2 rate=100000 progress=0")
 	cancelled := map[string]int{}
-	for range 15 {
+	tries := 15
+	if slow() {
+		tries = 4
+	}
+	for range tries {
 		p := to(modes[rng.IntN(len(modes))])
 		p.opts.MaxBandwidthBytesPerS = 32 << 20 // so that there is something to cancel
 		p.opts.Streams = 1 + rng.IntN(4)
@@ -171,7 +175,7 @@ func TestCancelAndRetry(t *testing.T) {
 		g.mustMigrate(to(modes[rng.IntN(len(modes))]))
 	}
 	g.mustAsk()
-	if len(cancelled) == 0 {
+	if len(cancelled) == 0 && !slow() {
 		t.Error("nothing was ever cancelled")
 	}
 	t.Logf("cancelled in %v", cancelled)

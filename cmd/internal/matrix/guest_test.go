@@ -20,6 +20,9 @@ import (
 // hangGuard only ends a test that hangs; no result depends on it.
 const hangGuard = 3 * time.Minute
 
+// slow reports whether each migration counts: under emulation, or when the user is in a hurry.
+func slow() bool { return testing.Short() || os.Getenv("FINELINE_TIER") == "svm" }
+
 // serialLog collects what the guest says, wherever it runs: each byte must arrive once.
 type serialLog struct {
 	mu   sync.Mutex
@@ -132,7 +135,7 @@ func build(t *testing.T, cfg vmm.Config, files vmm.BootFiles) *guest {
 		cfg.MemoryBytes = 16 << 20
 	}
 	cfg.CPUModel, cfg.SerialOut, cfg.Boot = vmm.CPUHost, g.out, files
-	if g.m, err = vmm.New(cfg); errors.Is(err, memory.ErrNoHugePages) {
+	if g.m, err = vmm.New(cfg); errors.Is(err, memory.ErrNoHugePages) || errors.Is(err, memory.ErrBeyondHost) {
 		t.Skip(err)
 	} else if err != nil {
 		t.Fatal(err)

@@ -165,7 +165,7 @@ func (p pattern) journey(t *testing.T, rng *rand.Rand, total *tally) {
 	ring := rng.IntN(2) == 0
 	all := cells()
 	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	if testing.Short() || os.Getenv("FINELINE_TIER") == "svm" {
+	if slow() {
 		all = all[:3]
 	}
 	g := boot(t, vmm.Config{CPUs: p.cpus, DirtyRing: ring}, cmdline)
