@@ -130,7 +130,7 @@ func TestModel(t *testing.T) {
 		if err := tr.Start(); err != nil {
 			t.Fatal(err)
 		}
-		dirty, data := g.NewPageSet(), g.NewPageSet()
+		dirty, data, known := g.NewPageSet(), g.NewPageSet(), g.NewPageSet()
 
 		address := rapid.OneOf(rapid.IntRange(0, 9*PageSize), rapid.IntRange(int(testHigh)-PageSize, space-1))
 		size := rapid.OneOf(rapid.IntRange(0, 16), rapid.IntRange(0, 3*PageSize))
@@ -207,6 +207,7 @@ func TestModel(t *testing.T) {
 				}
 				clear(model)
 				data.Clear()
+				known.Clear()
 				for _, r := range g.Regions() {
 					for p := uint64(0); p < r.SizeBytes; p += PageSize {
 						dirty.Add(r.Base + GPA(p))
@@ -227,6 +228,10 @@ func TestModel(t *testing.T) {
 					t.Fatal(err)
 				}
 				samePages(t, "data", got, data)
+				if err := g.AddDataPages(known); err != nil {
+					t.Fatal(err)
+				}
+				samePages(t, "data, brought up to date", known, data)
 			},
 		})
 	})

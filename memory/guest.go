@@ -149,29 +149,3 @@ func (g *Guest) Reset() (err error) {
 	}
 	return nil
 }
-
-// DataPages returns the pages that may hold something other than zeros: those
-// that were ever touched since New or Reset, and those that are missing. Asking makes no page resident.
-// While others store, the result is only good together with a Tracker that was
-// started before: a page missed here is reported there.
-func (g *Guest) DataPages() (*PageSet, error) {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	if g.closed.Load() {
-		return nil, ErrClosed
-	}
-	set := g.NewPageSet()
-	if d := g.demand.Load(); d != nil { // before the look at the file, which has what is filled from now on
-		set = d.hidden.snapshot(g)
-	}
-	for i := range g.rams {
-		s := &g.layout.spans[i]
-		err := g.rams[i].rangeData(func(off, end uint64) {
-			set.addRange(i, off/PageSize, (end-1)/PageSize)
-		})
-		if err != nil {
-			return nil, fmt.Errorf("find the data of guest memory at %#x: %w", uint64(s.Base), err)
-		}
-	}
-	return set, nil
-}

@@ -141,26 +141,34 @@ func (m *ram) punch() error {
 
 // rangeData calls fn with the parts that are not holes.
 func (m *ram) rangeData(fn func(off, end uint64)) error {
-	size := int64(m.sizeBytes)
-	for off := int64(0); off < size; {
-		start, err := unix.Seek(m.fd, off, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // no data from off on
-			return nil
+	for off := uint64(0); off < m.sizeBytes; {
+		start, err := m.nextData(off)
+		if err != nil || start == m.sizeBytes {
+			return err
 		}
-		if err != nil {
-			return os.NewSyscallError("lseek(SEEK_DATA)", err)
-		}
-		end, err := unix.Seek(m.fd, start, unix.SEEK_HOLE)
-		if errors.Is(err, unix.ENXIO) || (err == nil && end <= start) {
-			end, err = start+PageSize, nil // punched in between: not empty is a safe answer
+		end, err := unix.Seek(m.fd, int64(start), unix.SEEK_HOLE)
+		if errors.Is(err, unix.ENXIO) || (err == nil && uint64(end) <= start) {
+			end, err = int64(start)+PageSize, nil // punched in between: not empty is a safe answer
 		}
 		if err != nil {
 			return os.NewSyscallError("lseek(SEEK_HOLE)", err)
 		}
-		fn(uint64(start), uint64(min(end, size)))
-		off = end
+		off = min(uint64(end), m.sizeBytes)
+		fn(start, off)
 	}
 	return nil
+}
+
+// nextData returns where the first part begins that is not a hole, at off or behind it; the size if there is none.
+func (m *ram) nextData(off uint64) (uint64, error) {
+	start, err := unix.Seek(m.fd, int64(off), unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return m.sizeBytes, nil
+	}
+	if err != nil {
+		return 0, os.NewSyscallError("lseek(SEEK_DATA)", err)
+	}
+	return min(uint64(start), m.sizeBytes), nil
 }
 
 // free gives the memory back, but leaves the VMM's mapping readable and

@@ -64,8 +64,7 @@ var (
 	_ [32]byte = [unsafe.Sizeof(uffdMessage{})]byte{}
 )
 
-// userfaults is an open userfaultfd. Its descriptor is in the runtime's poller: a fault readies the
-// goroutine that reads, and what that hands on runs on the same thread.
+// userfaults is an open userfaultfd.
 type userfaults struct {
 	file *os.File
 	conn syscall.RawConn
@@ -169,24 +168,41 @@ func (u *userfaults) wake(addr uintptr, sizeBytes uint64) error {
 	return nil
 }
 
+// closeCheckMS is how late a reader of faults may learn that the descriptor is to be closed; Close waits for it.
+const closeCheckMS = 5
+
 // faults has take called with read, a function that reads as many faults as there are and fit, without waiting: at
 // once, and when it has read none, once more when there was one. Who faulted may have gone again by then.
 // It returns an error when the descriptor is closed.
+//
+// It waits in the kernel, on a thread of its own. In the runtime's poller it would at times wait until sysmon looks, up
+// to 10 ms, as long as other goroutines are bound to threads: a thread that polls and finds something for one of those hands its
+// processor on and sleeps, and nobody polls (Go 1.26, startlockedm).
 func (u *userfaults) faults(take func(read func([]uffdMessage) int)) error {
-	waited := false
-	return u.conn.Read(func(fd uintptr) (done bool) {
-		take(func(into []uffdMessage) int {
-			raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(into))), len(into)*int(unsafe.Sizeof(uffdMessage{})))
-			n, err := unix.Read(int(fd), raw)
-			done = waited || err == nil
-			waited = true
-			if err != nil { // EAGAIN
-				return 0
+	for waited, found := false, false; !found; {
+		err := u.conn.Control(func(fd uintptr) {
+			if waited {
+				there := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+				if n, err := unix.Poll(there, closeCheckMS); n == 0 || err != nil {
+					return
+				}
 			}
-			return n / int(unsafe.Sizeof(uffdMessage{}))
+			found, waited = waited, true
+			take(func(into []uffdMessage) int {
+				raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(into))), len(into)*int(unsafe.Sizeof(uffdMessage{})))
+				n, err := unix.Read(int(fd), raw)
+				if err != nil { // EAGAIN
+					return 0
+				}
+				found = true
+				return n / int(unsafe.Sizeof(uffdMessage{}))
+			})
 		})
-		return done
-	})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // forget drops the translations of a part of the guest mapping: its next use faults. Contents stay in the file.

@@ -38,12 +38,7 @@ func (s *session) expectMemory(payload []byte) error {
 	if err != nil {
 		return errors.Join(err, demand.Close())
 	}
-	pager, err := postcopy.NewPager(missing, postcopy.PagerOptions{
-		Predictor: s.l.opts.Predictor, RAM: s.mem.regions, PeerTimeout: s.l.opts.PeerTimeout,
-	})
-	if err != nil {
-		return errors.Join(err, demand.Close())
-	}
+	pager := postcopy.NewPager(missing, postcopy.PagerOptions{Guesser: s.guesser, PeerTimeout: s.l.opts.PeerTimeout})
 	s.paging = &paging{demand: demand, pager: pager, recoveries: make(chan *visitor), done: make(chan struct{})}
 	return s.inject(inject.DestinationAbsent)
 }
@@ -79,7 +74,7 @@ func (m *injectedLines) FillLine(line uint64, content []byte) (bool, error) {
 }
 
 // rehearseMemory finds out, while the guest runs at the source, whether pages of this machine can come when they
-// are needed.
+// are needed, and prepares for it.
 func (s *session) rehearseMemory() error {
 	if !s.source.Mode.AfterCommit() {
 		return nil
@@ -88,7 +83,8 @@ func (s *session) rehearseMemory() error {
 	if err != nil {
 		return err
 	}
-	return demand.Close()
+	s.guesser, err = postcopy.NewGuesser(s.l.opts.Predictor, s.mem.regions)
+	return errors.Join(err, demand.Close())
 }
 
 // missing is what the pager fills.

@@ -29,19 +29,21 @@ func (s *sender) precopy(ctx context.Context) error {
 		s.report(true)
 		return nil
 	}
-	if s.opts.Mode == wire.ModePostcopy {
-		s.postcopy = true
-		return nil
-	}
-	// The order matters: a page that is first touched after DataPages was asked is reported as dirty.
-	if err := s.tracker.Start(); err != nil {
-		return err
+	s.postcopy = s.opts.Mode == wire.ModePostcopy
+	if !s.postcopy {
+		// Before the list: a page that is first touched after DataPages was asked is reported as dirty.
+		if err := s.tracker.Start(); err != nil {
+			return err
+		}
 	}
 	pages, err := s.src.Memory().DataPages()
 	if err != nil {
 		return fmt.Errorf("cannot list the guest's pages: %w", err)
 	}
 	s.dirty = pages
+	if s.postcopy {
+		return nil
+	}
 	for {
 		if err := s.liveRound(ctx); err != nil {
 			return err

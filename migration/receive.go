@@ -14,6 +14,7 @@ import (
 	"github.com/fineline-vmm/fineline/migration/identity"
 	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
+	"github.com/fineline-vmm/fineline/migration/postcopy"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
@@ -77,8 +78,9 @@ type session struct {
 	built    bool // Prepare has succeeded
 	accepted bool // the journal may know of this session
 
-	paging  *paging  // nil before ABSENT; others may look when ended is closed
-	reverse *reverse // nil if the source is not kept; guarded by mu
+	guesser *postcopy.Guesser // of paging, which it comes before
+	paging  *paging           // nil before ABSENT; others may look when ended is closed
+	reverse *reverse          // nil if the source is not kept; guarded by mu
 
 	visits    chan *visitor // the source on a new connection
 	decisions chan Decision

@@ -78,16 +78,15 @@ func (s *sender) sendTouched(ctx context.Context, state []byte) error {
 	return err
 }
 
-// collectAbsent leaves in s.dirty what the destination lacks: all data, or what was written since the last round.
+// collectAbsent leaves in s.dirty what the destination lacks: what was written since the last round or, where there was none, all
+// data: precopy has listed it, and few pages were touched for the first time since.
 func (s *sender) collectAbsent() error {
 	if s.opts.Mode == wire.ModeHybrid {
 		return s.tracker.Collect(s.dirty)
 	}
-	pages, err := s.src.Memory().DataPages()
-	if err != nil {
+	if err := s.src.Memory().AddDataPages(s.dirty); err != nil {
 		return fmt.Errorf("cannot list the guest's pages: %w", err)
 	}
-	s.dirty = pages
 	return nil
 }
 

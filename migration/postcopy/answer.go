@@ -59,7 +59,7 @@ func (a *answerer) awaitEnd() error {
 }
 
 func (a *answerer) readRequests() error {
-	a.conn.Reader.ReadAhead(faultReadBytes)
+	a.conn.Reader.ReadAhead(promptly(a.conn.Conn), faultReadBytes)
 	takes := wire.Of(wire.TypeRequest, wire.TypeRequestLine)
 	var pages []uint64
 	for {

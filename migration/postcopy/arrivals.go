@@ -71,7 +71,7 @@ func (a *arrivals) read() error {
 		takes = wire.Of(wire.TypePages, wire.TypePagesZstd, wire.TypeLine)
 	}
 	if a.role != onBackground {
-		a.conn.Reader.ReadAhead(faultReadBytes)
+		a.conn.Reader.ReadAhead(promptly(a.conn.Conn), faultReadBytes)
 	}
 	for {
 		f, err := a.conn.Reader.Next(takes)

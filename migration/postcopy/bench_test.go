@@ -191,10 +191,7 @@ func BenchmarkPrediction(b *testing.B) {
 func benchRequest(b *testing.B, pages []int, background int, predictor string) {
 	g := newDemandGuest(b, benchPages)
 	defer g.guest.Close()
-	p, err := NewPager(g.demand, PagerOptions{Predictor: predictor, RAM: g.guest.Regions()})
-	if err != nil {
-		b.Fatal(err)
-	}
+	p := newPagerOf(b, g.demand, predictor, g.guest)
 	conns := startSource(b, benchPages, background)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

@@ -72,10 +72,7 @@ func TestDemand(t *testing.T) {
 		})
 	}
 	s := NewServer(source, setOf(source, all...), ServerOptions{})
-	p, err := NewPager(g.demand, PagerOptions{Predictor: "auto", RAM: g.guest.Regions()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := newPagerOf(t, g.demand, "auto", g.guest)
 	for _, frames := range []int64{30, 30, 0} {
 		l, _ := cutLinks(t, 1, frames, 0.5)
 		complete, err := recoverOnce(s, p, l)

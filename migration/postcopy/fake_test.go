@@ -209,17 +209,26 @@ func newPair(t testing.TB) (net.Conn, net.Conn) {
 	return ends[0], ends[1]
 }
 
+// newPagerOf guesses by the predictor, if one is named.
+func newPagerOf(t testing.TB, mem Memory, predictor string, guest *memory.Guest) *Pager {
+	t.Helper()
+	if predictor == "" {
+		return NewPager(mem, PagerOptions{})
+	}
+	g, err := NewGuesser(predictor, guest.Regions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return NewPager(mem, PagerOptions{Guesser: g})
+}
+
 func newConn(c net.Conn) Conn {
 	return Conn{Conn: c, Reader: wire.NewReader(c), Writer: wire.NewWriter(c)}
 }
 
 func newTestPager(t testing.TB, m *fakeMemory, predictor string) *Pager {
 	t.Helper()
-	p, err := NewPager(m, PagerOptions{Predictor: predictor, RAM: m.guest.Regions()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return newPagerOf(t, m, predictor, m.guest)
 }
 
 // links are the connections of one run.

@@ -7,8 +7,8 @@ import (
 	"github.com/fineline-vmm/fineline/memory"
 )
 
-// guesser is a predictor with the window that says how much of it is believed.
-type guesser struct {
+// Guesser is a predictor with the window that says how much of it is believed. It is one Pager's.
+type Guesser struct {
 	mu     sync.Mutex // guards all below but chosen
 	pred   predict.Predictor
 	window *window
@@ -18,8 +18,10 @@ type guesser struct {
 	chosen []uint64 // of the last miss: what to ask for, best first
 }
 
-func newGuesser(name string, ram []memory.Region) (*guesser, error) {
-	g := &guesser{window: newWindow()}
+// NewGuesser makes one of predict.Names for a guest's memory. That takes up to milliseconds, so it is done before the guest
+// is paused.
+func NewGuesser(name string, ram []memory.Region) (*Guesser, error) {
+	g := &Guesser{window: newWindow()}
 	o := predict.Options{Wanted: func(page uint64) bool { return g.wanted(page) }}
 	for _, r := range ram {
 		o.RAM = append(o.RAM, predict.Range{First: pageNumber(r.Base), Pages: r.SizeBytes / memory.PageSize})
@@ -30,7 +32,7 @@ func newGuesser(name string, ram []memory.Region) (*guesser, error) {
 }
 
 // miss tells the predictor of a miss and sets chosen. It reports whether the page had been named before.
-func (g *guesser) miss(page uint64, wanted func(page uint64) bool) (right bool) {
+func (g *Guesser) miss(page uint64, wanted func(page uint64) bool) (right bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	right = g.window.missed(page)
@@ -42,7 +44,7 @@ func (g *guesser) miss(page uint64, wanted func(page uint64) bool) (right bool) 
 }
 
 // arrived shows a page that was asked for.
-func (g *guesser) arrived(page uint64, content []byte) {
+func (g *Guesser) arrived(page uint64, content []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.pred.Arrived(page, content)

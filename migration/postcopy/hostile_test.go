@@ -257,11 +257,7 @@ func TestSilence(t *testing.T) {
 		return &links{source: []Conn{newConn(a)}, destination: []Conn{newConn(b)}}
 	}
 	newPager := func(m *fakeMemory) *Pager {
-		p, err := NewPager(m, PagerOptions{PeerTimeout: timeout})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
+		return NewPager(m, PagerOptions{PeerTimeout: timeout})
 	}
 	absent := func() *fakeMemory {
 		guest := newGuest(t, 60)

@@ -120,10 +120,7 @@ func TestLines(t *testing.T) {
 		}
 	})
 	s := NewServer(source, setOf(source, allPages(source)...), ServerOptions{BatchBytes: 4 * wire.MinBatchBytes})
-	p, err := NewPager(g.lines, PagerOptions{Predictor: "auto", RAM: g.guest.Regions()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := newPagerOf(t, g.lines, "auto", g.guest)
 	for _, frames := range []int64{10, 60, 200, 0} {
 		l, _ := cutLinks(t, 1, frames, 0.5)
 		complete, err := recoverOnce(s, p, l)
@@ -213,10 +210,7 @@ func TestHostileLines(t *testing.T) {
 					_ = l.source[0].Writer.Bytes(wire.TypeLine, wire.AppendLine(nil, line, content))
 				}
 			}()
-			p, err := NewPager(g.lines, PagerOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := NewPager(g.lines, PagerOptions{})
 			if err := p.run(l); !errors.Is(err, wire.ErrProtocol) {
 				t.Errorf("Run: %v", err)
 			}

@@ -26,10 +26,8 @@ type Memory interface {
 
 // PagerOptions configures NewPager. The zero value is good.
 type PagerOptions struct {
-	// Predictor is one of predict.Names; "": none.
-	Predictor string
-	// RAM is the guest's memory; only a predictor needs it.
-	RAM []memory.Region
+	// Guesser says what to ask for beside what is missed; nil: nothing.
+	Guesser *Guesser
 	// PeerTimeout is how long a request may go unanswered, and all connections bring nothing while pages are
 	// absent; 0: DefaultPeerTimeout.
 	PeerTimeout time.Duration
@@ -41,28 +39,23 @@ type Pager struct {
 	mem    Memory
 	opts   PagerOptions
 	misses *misses
+	guess  *Guesser   // nil: none
 	lines  LineMemory // mem, if lines are waited for; else nil, as is lineMisses
-	guess  *guesser   // nil: none
 	stats  pagerCounters
 
 	lineMisses *lineMisses
 }
 
-// NewPager returns a pager of the absent pages of mem, and of their lines if it is a LineMemory. It fails if there is no such predictor, or no RAM for it.
-func NewPager(mem Memory, opts PagerOptions) (*Pager, error) {
+// NewPager returns a pager of the absent pages of mem, and of their lines if it is a LineMemory.
+func NewPager(mem Memory, opts PagerOptions) *Pager {
 	if opts.PeerTimeout == 0 {
 		opts.PeerTimeout = DefaultPeerTimeout
 	}
-	p := &Pager{mem: mem, opts: opts, misses: newMisses()}
+	p := &Pager{mem: mem, opts: opts, misses: newMisses(), guess: opts.Guesser}
 	if lines, ok := mem.(LineMemory); ok {
 		p.lines, p.lineMisses = lines, newLineMisses()
 	}
-	if opts.Predictor == "" {
-		return p, nil
-	}
-	var err error
-	p.guess, err = newGuesser(opts.Predictor, opts.RAM)
-	return p, err
+	return p
 }
 
 // Absent returns the pages that are absent now: what the source is sent before a Run over new connections, and

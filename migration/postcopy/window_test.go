@@ -8,9 +8,9 @@ import (
 	"github.com/fineline-vmm/fineline/memory"
 )
 
-// touchAll has a guesser see the pages of a guest that wants them in order, and returns how many it had to wait
+// touchAll has a Guesser see the pages of a guest that wants them in order, and returns how many it had to wait
 // for. What is asked for is there when the guest comes to it.
-func touchAll(t *testing.T, g *guesser, pages []uint64) (misses int) {
+func touchAll(t *testing.T, g *Guesser, pages []uint64) (misses int) {
 	t.Helper()
 	there := map[uint64]bool{}
 	wanted := func(page uint64) bool { return !there[page] }
@@ -28,9 +28,9 @@ func touchAll(t *testing.T, g *guesser, pages []uint64) (misses int) {
 	return misses
 }
 
-func newTestGuesser(t *testing.T, name string) *guesser {
+func newTestGuesser(t *testing.T, name string) *Guesser {
 	t.Helper()
-	g, err := newGuesser(name, []memory.Region{{SizeBytes: 1 << 32}})
+	g, err := NewGuesser(name, []memory.Region{{SizeBytes: 1 << 32}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ var _ predict.Predictor = (*wrong)(nil)
 
 // TestWindowCloses: who is wrong is believed little, and what is remembered of him is bounded.
 func TestWindowCloses(t *testing.T) {
-	g := &guesser{pred: &wrong{}, window: newWindow()}
+	g := &Guesser{pred: &wrong{}, window: newWindow()}
 	asked := 0
 	for page := range uint64(10000) {
 		if g.miss(page, func(uint64) bool { return true }) {

@@ -120,9 +120,9 @@ type Reader struct {
 // NewReader returns a reader of the first frame of a connection.
 func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
 
-// ReadAhead has the reader take what has arrived in pieces of up to sizeBytes, so that a small frame costs one system
-// call in place of two. Nobody else may read the connection from then on.
-func (r *Reader) ReadAhead(sizeBytes int) { r.r = bufio.NewReaderSize(r.r, sizeBytes) }
+// ReadAhead has the reader go on with from, which is the same stream, and take what has arrived in pieces of up to sizeBytes, so
+// that a small frame costs one system call in place of two. Nobody else may read the stream from then on.
+func (r *Reader) ReadAhead(from io.Reader, sizeBytes int) { r.r = bufio.NewReaderSize(from, sizeBytes) }
 
 // Next reads a frame of one of the given types. It returns io.EOF bare when the stream ends between
 // frames. Nothing is allocated for a frame that is of another type, too large or of another version,
