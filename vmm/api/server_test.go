@@ -145,6 +145,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"PUT", pathMigration, `{"destination_url":"tcp:h:1","tls_cert":"/c","tls_key":"/k","tls_ca":"/a\u0000"}`, "tls_ca has a NUL byte"},
 		{"PUT", pathMigration, `{"destination_url":"tcp:h:1","local":true}`, "give a unix: address"},
 		{"PUT", pathMigration, `{"destination_url":"unix:/d","local":true,"memory_mode":"Hybrid"}`, "leave memory_mode out"},
+		{"PUT", pathMigration, `{"destination_url":"unix:/d","connections":128}`, "connections is 128: choose 0 (the default) to 127"},
 		{"PUT", pathMigration, `{"destination_url":"unix:/d"}`, "has not been started"},
 		{"PUT", pathMigrationCancel, ``, "no migration is in progress"},
 		{"PUT", pathMigrationResolve, `{"decision":"keep"}`, "no migration is in doubt"},

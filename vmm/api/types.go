@@ -24,7 +24,7 @@ const (
 	maxDowntimeMS   = 3600_000
 	maxTimeoutS     = 7 * 24 * 3600
 	maxCheckpointMS = 3600_000
-	maxStreams      = 128 // Cloud Hypervisor's bound
+	maxStreams      = 127 // as many as the protocol has beside the main connection
 )
 
 // InstanceInfo answers GET /. State is one of Firecracker's three; Phase is ours and
