@@ -60,7 +60,7 @@ func unlessFault(answer json.RawMessage, err error) (json.RawMessage, error) {
 }
 
 func (s *machineStatus) print(out io.Writer) error {
-	fmt.Fprintf(out, "%s: %s, %d vCPUs, %d MiB of memory\n", s.ID, s.Phase, s.MachineConfig.VCPUCount, s.MachineConfig.MemSizeMiB)
+	fmt.Fprintf(out, "%s: %s, %s\n", s.ID, s.Phase, shapeText(s.MachineConfig))
 	if st := s.Standby; st != nil {
 		fmt.Fprintln(out, standbyLine(st))
 	}
@@ -74,6 +74,24 @@ func (s *machineStatus) print(out io.Writer) error {
 		}
 	}
 	return view.Table(out, m.rows())
+}
+
+// shapeText is what a machine has. A destination that waits knows of it what its flags say.
+func shapeText(c api.MachineConfig) string {
+	var known []string
+	if c.VCPUCount != 0 {
+		known = append(known, fmt.Sprintf("%d vCPUs", c.VCPUCount))
+	}
+	if c.MemSizeMiB != 0 {
+		known = append(known, fmt.Sprintf("%d MiB of memory", c.MemSizeMiB))
+	}
+	switch len(known) {
+	case 0:
+		return "its shape comes from the source"
+	case 1:
+		return known[0] + ", the rest comes from the source"
+	}
+	return known[0] + ", " + known[1]
 }
 
 // rows are what people want to know of it.
