@@ -37,6 +37,7 @@ func Rows(r *migration.Result) []Row {
 	rows = appendIf(rows, r.BaselineBytes != 0, "baselines", Bytes(float64(r.BaselineBytes))+" of memory at the source")
 	rows = append(rows, Row{"rounds", fmt.Sprint(len(r.Rounds))})
 	rows = appendIf(rows, r.ThrottlePercent != 0, "slowed down", fmt.Sprintf("the guest, by %d %% of its time", r.ThrottlePercent))
+	rows = appendIf(rows, r.KeepSource, "source", "stays, and takes checkpoints of the guest: `fineline status` tells of them, `fineline stop` gives them up")
 	if r.SwitchedToPostcopy {
 		return append(rows, postcopyRows(r)...)
 	}

@@ -1,0 +1,32 @@
+package view
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/fineline-vmm/fineline/migration"
+)
+
+// row returns the value of a row, or "".
+func row(r *migration.Result, name string) string {
+	for _, row := range Rows(r) {
+		if row.Name == name {
+			return row.Value
+		}
+	}
+	return ""
+}
+
+// TestRowsOfKeptSource: who keeps the source reads what that is, and how to end it, in each mode.
+func TestRowsOfKeptSource(t *testing.T) {
+	for _, postcopy := range []bool{false, true} {
+		r := &migration.Result{Status: migration.StatusCompleted, Converged: true, SwitchedToPostcopy: postcopy}
+		if got := row(r, "source"); got != "" {
+			t.Errorf("a source that ends: %q", got)
+		}
+		r.KeepSource = true
+		if got := row(r, "source"); !strings.Contains(got, "checkpoints") || !strings.Contains(got, "`fineline stop`") {
+			t.Errorf("a source that is kept: %q", got)
+		}
+	}
+}
