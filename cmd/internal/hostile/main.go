@@ -15,11 +15,23 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	err := run(ctx, os.Args[1:])
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "hostile:", err)
-		os.Exit(1)
 	}
+	stop()
+	os.Exit(exitCode(err))
+}
+
+// exitCode is that of fineline: 0 done, 1 failed, 2 wrong usage.
+func exitCode(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errUsage):
+		return 2
+	}
+	return 1
 }
 
 var errUsage = errors.New("use: middle FROM TO SEED FRAMES [forge] | destination SOCKET NAME | source SOCKET DESCRIPTION NAME | list")
@@ -34,8 +46,10 @@ func run(ctx context.Context, args []string) error {
 			fmt.Printf("destination %q %s\n", d.Name, d.Mode)
 		}
 		return nil
-	case len(args) >= 5 && args[0] == "middle":
-		return middle(ctx, args[1], args[2], args[3], args[4], len(args) > 5 && args[5] == "forge")
+	case len(args) == 5 && args[0] == "middle":
+		return middle(ctx, args[1], args[2], args[3], args[4], false)
+	case len(args) == 6 && args[0] == "middle" && args[5] == "forge":
+		return middle(ctx, args[1], args[2], args[3], args[4], true)
 	case len(args) == 3 && args[0] == "destination":
 		return destination(ctx, args[1], args[2])
 	case len(args) == 4 && args[0] == "source":
@@ -53,7 +67,7 @@ func dial(path string) hostile.Dial {
 func middle(ctx context.Context, from, to, seed, frames string, forge bool) error {
 	n, err := strconv.ParseUint(seed, 10, 64)
 	if err != nil {
-		return err
+		return fmt.Errorf("seed %q: %w", seed, errUsage)
 	}
 	count, err := strconv.Atoi(frames)
 	if err != nil || count < 1 {

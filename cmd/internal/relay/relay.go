@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -42,7 +41,6 @@ type Relay struct {
 	ctx          context.Context // ends with Close
 	cancel       context.CancelFunc
 	running      sync.WaitGroup
-	passed       atomic.Uint64
 	mu           sync.Mutex
 	conns        map[net.Conn]struct{}
 	firstFailure error // of a connection to the destination
@@ -67,9 +65,6 @@ func Start(from, to string, link Link) (*Relay, error) {
 	r.running.Go(r.accept)
 	return r, nil
 }
-
-// PassedBytes is what went to the destination so far.
-func (r *Relay) PassedBytes() uint64 { return r.passed.Load() }
 
 // Close cuts all connections and returns when nothing is left of them. Its error is of a connection that could not be made.
 func (r *Relay) Close() error {
@@ -116,7 +111,7 @@ func (r *Relay) connect(in, out net.Conn) {
 		}
 	})
 	var directions sync.WaitGroup
-	for _, d := range []direction{{&r.there, out, in, &r.passed, cut}, {&r.back, in, out, new(atomic.Uint64), cut}} {
+	for _, d := range []direction{{&r.there, out, in, cut}, {&r.back, in, out, cut}} {
 		directions.Go(func() { d.pass(r.ctx) })
 	}
 	r.running.Go(func() {

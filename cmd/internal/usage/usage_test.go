@@ -17,7 +17,7 @@ func TestOwnTimes(t *testing.T) {
 	}
 	const least = 5 * time.Millisecond
 	to := from
-	for n := 0; to.process-from.process < least; n++ { // ends: this loop takes processor time
+	for to.process-from.process < least { // ends: this loop takes processor time
 		if to, err = ReadTimes(os.Getpid()); err != nil {
 			t.Fatal(err)
 		}
