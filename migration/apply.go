@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/fineline-vmm/fineline/coherence/diff"
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
@@ -71,7 +72,7 @@ func (a *applier) record(rec wire.Record) error {
 		return a.zero(rec.First, count)
 	}
 	a.came.Pages += count
-	a.lines += count * linesPerPage
+	a.lines += count * diff.PageLines
 	a.hasContent(rec.First, count)
 	return a.mem.WriteAt(memory.GPA(rec.First*memory.PageSize), rec.Data)
 }

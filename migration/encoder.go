@@ -55,8 +55,6 @@ func (t *tally) add(o tally) {
 	t.zeroSent += o.zeroSent
 }
 
-const linesPerPage = diff.PageLines
-
 // encode appends to b what the destination lacks of the page, and counts it. page changes while it is
 // read: what is sent, and what becomes the baseline, is a copy (design law 2). Precondition: b is not full.
 func (e *encoder) encode(gpa memory.GPA, page []byte, b *wire.Batch, sum *tally) {
@@ -86,7 +84,7 @@ func (e *encoder) first(number uint64, c *baselineChunk, i int, page []byte, b *
 		taken := b.AppendPage(number, page)
 		e.remember(c, i, taken, false)
 		sum.pages++
-		sum.lines += linesPerPage
+		sum.lines += diff.PageLines
 	default:
 		size := diff.Gather(e.fresh[:], page, mask)
 		// What the destination has of the page then: zeros, and these lines.
@@ -179,7 +177,7 @@ func (e *encoder) whole(number uint64, c *baselineChunk, i int, page []byte, b *
 func (e *encoder) countWhole(number uint64, taken []byte, b *wire.Batch, sum *tally) {
 	if diff.NonZero(taken) != 0 {
 		sum.pages++
-		sum.lines += linesPerPage
+		sum.lines += diff.PageLines
 		return
 	}
 	b.Retract()

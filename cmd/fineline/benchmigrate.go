@@ -26,9 +26,6 @@ type moveFlags struct {
 	mode         string
 }
 
-// modes are those of `fineline migrate`, and what the API calls them.
-var modes = map[string]string{"": "", "precopy": "Precopy", "postcopy": "Postcopy", "hybrid": "Hybrid"}
-
 func (f *moveFlags) add(fl *pflag.FlagSet, scenarios string) {
 	o := &f.options
 	o.MaxDowntime = 300 * time.Millisecond
@@ -49,7 +46,7 @@ func (f *moveFlags) check(exe string, runs int) (bench.MigrateOptions, error) {
 	o := f.options
 	mode, known := modes[f.mode]
 	switch {
-	case !known:
+	case !known && f.mode != "":
 		return o, fmt.Errorf("--mode %q: choose precopy, postcopy or hybrid", f.mode)
 	case o.MaxDowntime < time.Millisecond:
 		return o, fmt.Errorf("--max-downtime %v: give at least 1ms", o.MaxDowntime)

@@ -80,8 +80,10 @@ is undone, though others may have seen it. fineline stop gives the standby up.`
 	return c
 }
 
+// modes are the values of --mode, and what the API calls them.
+var modes = map[string]string{"precopy": "Precopy", "postcopy": "Postcopy", "hybrid": "Hybrid"}
+
 func (f *migrateFlags) request() (api.MigrationRequest, error) {
-	modes := map[string]string{"precopy": "Precopy", "postcopy": "Postcopy", "hybrid": "Hybrid"}
 	strategies := map[string]string{"cancel": "Cancel", "ignore": "Ignore"}
 	r := api.MigrationRequest{
 		DestinationURL: f.to, MemoryMode: modes[f.mode], Granularity: f.granularity,

@@ -6,6 +6,7 @@ import (
 
 	"github.com/fineline-vmm/fineline/cmd/internal/qemu"
 	"github.com/fineline-vmm/fineline/cmd/internal/view"
+	"github.com/fineline-vmm/fineline/coherence/diff"
 	"github.com/fineline-vmm/fineline/migration"
 )
 
@@ -82,14 +83,12 @@ func peerPicture(name string, r record) view.Move {
 	for _, p := range r.peer.Passes {
 		m.Rounds = append(m.Rounds, view.Round{
 			StartMS: p.StartMS, MS: p.MS, Bytes: p.Bytes, Pages: p.Pages, Paused: p.Paused,
-			Lines: p.Pages * linesPerPage, // it knows nothing smaller
+			Lines: p.Pages * diff.PageLines, // it knows nothing smaller
 		})
 	}
 	m.Phases = peerPhases(r.peer)
 	return m
 }
-
-const linesPerPage = 64
 
 func peerPhases(r *qemu.Migration) []view.Phase {
 	if r.SourceMS == 0 {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/fineline-vmm/fineline/coherence/diff"
 	"github.com/fineline-vmm/fineline/vmm/api"
 )
 
@@ -13,10 +14,8 @@ const (
 	fullBlock = '█'
 	noLines   = '·'
 
-	lineBytes    = 64
-	linesPerPage = 64
-	labelWidth   = 13 // of an address and a blank
-	maxHistory   = 512
+	labelWidth = 13 // of an address and a blank
+	maxHistory = 512
 )
 
 // Heat levels: level 0 is no line, the last is all of them. In between the scale is logarithmic, since
@@ -99,7 +98,7 @@ func (h *Heat) drawMap(g *Grid, row int, l layout, d *api.TrackDetail) int {
 			lines += uint64(n)
 		}
 		size := min(l.cellBytes, l.sizeBytes-uint64(i)*l.cellBytes) // the last may be smaller
-		h.drawHeat(g, at, labelWidth+col, lines, size/lineBytes)
+		h.drawHeat(g, at, labelWidth+col, lines, size/diff.LineBytes)
 	}
 	return row + (l.cells+l.perRow-1)/l.perRow
 }
@@ -214,9 +213,9 @@ func (h *Heat) drawPages(g *Grid, row int, pages []api.TrackPage) {
 	for i, p := range pages {
 		at := row + 1 + i
 		g.text(at, 0, fmt.Sprintf("%12x", p.GPA))
-		for line := range linesPerPage {
+		for line := range diff.PageLines {
 			h.drawHeat(g, at, labelWidth+line, uint64(p.Mask)>>line&1, 1)
 		}
-		g.text(at, labelWidth+linesPerPage+1, strconv.Itoa(p.Lines))
+		g.text(at, labelWidth+diff.PageLines+1, strconv.Itoa(p.Lines))
 	}
 }
