@@ -48,8 +48,8 @@ func (f *moveFlags) check(exe string, runs int) (bench.MigrateOptions, error) {
 	switch {
 	case !known && f.mode != "":
 		return o, fmt.Errorf("--mode %q: choose precopy, postcopy or hybrid", f.mode)
-	case o.MaxDowntime < time.Millisecond:
-		return o, fmt.Errorf("--max-downtime %v: give at least 1ms", o.MaxDowntime)
+	case checkDowntime(o.MaxDowntime) != nil:
+		return o, checkDowntime(o.MaxDowntime)
 	case f.linkDelay < 0 || f.linkDelay > 0 && f.link == 0:
 		return o, fmt.Errorf("--link-delay %v: give a delay of at least 0, and --link", f.linkDelay)
 	case o.Streams < 0:

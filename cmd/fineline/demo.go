@@ -36,6 +36,9 @@ line was lost. Nothing stays behind.
 
 The link is limited so that there is something to see; --max-bandwidth 0 lifts that.`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkDowntime(maxDowntime); err != nil {
+				return usageError{err}
+			}
 			exe, err := os.Executable()
 			if err != nil {
 				return err

@@ -2,19 +2,15 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fineline-vmm/fineline/cmd/internal/view"
 	"github.com/fineline-vmm/fineline/migration"
-	"github.com/fineline-vmm/fineline/migration/wire"
 	"github.com/fineline-vmm/fineline/vmm/api"
 )
 
@@ -79,65 +75,6 @@ is undone, though others may have seen it. fineline stop gives the standby up.`
 	fl.IntVar(&f.streams, "streams", 0, "connections for pages; 0: one for each processor, at most 4")
 	return c
 }
-
-// modes are the values of --mode, and what the API calls them.
-var modes = map[string]string{"precopy": "Precopy", "postcopy": "Postcopy", "hybrid": "Hybrid"}
-
-func (f *migrateFlags) request() (api.MigrationRequest, error) {
-	strategies := map[string]string{"cancel": "Cancel", "ignore": "Ignore"}
-	r := api.MigrationRequest{
-		DestinationURL: f.to, MemoryMode: modes[f.mode], Granularity: f.granularity,
-		DowntimeMS: f.maxDowntime.Milliseconds(), TimeoutS: int64(f.timeout / time.Second),
-		TimeoutStrategy: strategies[f.timeoutStrategy], MaxBandwidthBytesPerSecond: int64(f.maxBandwidth),
-		Compression: f.compression, Baseline: f.baseline, BaselineBudgetBytes: int64(f.baselineBudget), Connections: f.streams, Local: f.local,
-	}
-	if f.keepSource {
-		r.KeepSource, r.CheckpointMS = true, f.checkpoint.Milliseconds()
-	}
-	switch {
-	case f.to == "":
-		return r, errors.New("give --to, where the destination listens with --incoming: unix:PATH or tcp:HOST:PORT")
-	case f.granularity == "page" && f.baseline != "auto" && f.baseline != "none":
-		return r, fmt.Errorf("--baseline %s is for --granularity line: pages are not compared", f.baseline)
-	case f.baseline == "none" && f.baselineBudget != 0:
-		return r, errors.New("--baseline-budget is for baselines: --baseline none has none")
-	case f.streams < 0 || f.streams > maxStreams:
-		return r, fmt.Errorf("--streams %d: choose 1 to %d, or 0 for what suits this host", f.streams, maxStreams)
-	case f.local && !strings.HasPrefix(f.to, "unix:"):
-		return r, errors.New("--local hands the memory's files over, between two processes of one host: give --to unix:PATH")
-	case r.MemoryMode == "":
-		return r, fmt.Errorf("--mode %q: choose precopy, postcopy or hybrid", f.mode)
-	case r.TimeoutStrategy == "":
-		return r, fmt.Errorf("--timeout-strategy %q: choose cancel or ignore", f.timeoutStrategy)
-	case f.granularity != "page" && f.granularity != "line":
-		return r, fmt.Errorf("--granularity %q: choose line or page", f.granularity)
-	case !slices.Contains([]string{"auto", "zstd", "none"}, f.compression):
-		return r, fmt.Errorf("--compress %q: choose auto, zstd or none", f.compression)
-	case !slices.Contains([]string{"auto", "twin", "hash", "none"}, f.baseline):
-		return r, fmt.Errorf("--baseline %q: choose auto, twin, hash or none", f.baseline)
-	case f.keepSource && f.local:
-		return r, errors.New("--keep-source needs a copy of the memory, and --local makes none")
-	case f.keepSource && f.checkpoint < time.Millisecond:
-		return r, fmt.Errorf("--checkpoint-interval %v: give at least 1ms", f.checkpoint)
-	case f.maxDowntime < time.Millisecond:
-		return r, fmt.Errorf("--max-downtime %v: give at least 1ms", f.maxDowntime)
-	case f.timeout < time.Second:
-		return r, fmt.Errorf("--timeout %v: give at least 1s", f.timeout)
-	}
-	to, err := migration.ParseAddress(f.to)
-	if err != nil {
-		return r, fmt.Errorf("--to: %w", err)
-	}
-	files, err := f.tls.files(to)
-	if err != nil {
-		return r, err
-	}
-	r.TLSCert, r.TLSKey, r.TLSCA = files.Cert, files.Key, files.CA
-	return r, r.Validate()
-}
-
-// maxStreams is what the protocol has, less the main connection.
-const maxStreams = wire.MaxStreams - 1
 
 func (f *migrateFlags) run(c *cobra.Command, client *api.Client) error {
 	follow, err := f.begin(c, client)

@@ -24,7 +24,7 @@ func (f *migrateFlags) begin(c *cobra.Command, client *api.Client) (follower, er
 		}
 		return followRecovered, client.RecoverMigration(c.Context(), api.RecoverRequest{DestinationURL: f.to})
 	}
-	request, err := f.request()
+	request, err := f.request(c.Flags().Changed)
 	if err != nil {
 		return nil, usageError{err}
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -12,8 +13,23 @@ func (r MigrationRequest) checkLocal() error {
 		return nil
 	case !strings.HasPrefix(r.DestinationURL, "unix:"):
 		return errors.New("local hands the memory's files over, between two processes of one host: give a unix: address")
-	case r.MemoryMode != "" && r.MemoryMode != "Precopy":
-		return errors.New("local copies no memory: leave memory_mode out")
+	}
+	for _, f := range []struct {
+		name  string
+		given bool
+	}{
+		{"memory_mode", r.MemoryMode != "" && r.MemoryMode != "Precopy"},
+		{"granularity", r.Granularity != ""},
+		{"baseline", r.Baseline != ""},
+		{"baseline_budget_bytes", r.BaselineBudgetBytes != 0},
+		{"compression", r.Compression != ""},
+		{"connections", r.Connections != 0},
+		{"max_bandwidth_bytes_per_second", r.MaxBandwidthBytesPerSecond != 0},
+		{"keep_source", r.KeepSource},
+	} {
+		if f.given {
+			return fmt.Errorf("local copies no memory: leave %s out", f.name)
+		}
 	}
 	return nil
 }

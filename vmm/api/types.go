@@ -18,13 +18,18 @@ const (
 const AppName = "Fineline"
 
 const (
-	maxVCPUs        = 254     // APIC ids below 255: no x2APIC interrupt remapping
-	maxMemoryMiB    = 1 << 24 // 16 TiB; what the host really has is checked at the start
-	maxPathBytes    = 4095    // PATH_MAX without its NUL
-	maxDowntimeMS   = 3600_000
-	maxTimeoutS     = 7 * 24 * 3600
-	maxCheckpointMS = 3600_000
-	maxStreams      = 127 // as many as the protocol has beside the main connection
+	maxVCPUs     = 254     // APIC ids below 255: no x2APIC interrupt remapping
+	maxMemoryMiB = 1 << 24 // 16 TiB; what the host really has is checked at the start
+	maxPathBytes = 4095    // PATH_MAX without its NUL
+	maxStreams   = 127     // as many as the protocol has beside the main connection
+)
+
+// The most that a MigrationRequest takes, for who asks in units of its own.
+const (
+	MaxDowntimeMS   = 3600_000
+	MaxTimeoutS     = 7 * 24 * 3600
+	MaxCheckpointMS = 3600_000
+	MaxSizeBytes    = 1 << 50 // of a budget, or of a second's bandwidth
 )
 
 // InstanceInfo answers GET /. State is one of Firecracker's three; Phase is ours and
@@ -211,16 +216,19 @@ func (r MigrationRequest) Validate() error {
 		name       string
 		value, max int64
 	}{
-		{"downtime_ms", r.DowntimeMS, maxDowntimeMS},
-		{"timeout_s", r.TimeoutS, maxTimeoutS},
+		{"downtime_ms", r.DowntimeMS, MaxDowntimeMS},
+		{"timeout_s", r.TimeoutS, MaxTimeoutS},
 		{"connections", int64(r.Connections), maxStreams},
-		{"max_bandwidth_bytes_per_second", r.MaxBandwidthBytesPerSecond, 1 << 50},
-		{"checkpoint_ms", r.CheckpointMS, maxCheckpointMS},
-		{"baseline_budget_bytes", r.BaselineBudgetBytes, 1 << 50},
+		{"max_bandwidth_bytes_per_second", r.MaxBandwidthBytesPerSecond, MaxSizeBytes},
+		{"checkpoint_ms", r.CheckpointMS, MaxCheckpointMS},
+		{"baseline_budget_bytes", r.BaselineBudgetBytes, MaxSizeBytes},
 	} {
 		if c.value < 0 || c.value > c.max {
 			return fmt.Errorf("%s is %d: choose 0 (the default) to %d", c.name, c.value, c.max)
 		}
+	}
+	if r.CheckpointMS != 0 && !r.KeepSource {
+		return errors.New("checkpoint_ms is for keep_source: set that too, or leave it out")
 	}
 	if err := oneOf("timeout_strategy", r.TimeoutStrategy, "Cancel", "Ignore"); err != nil {
 		return err
