@@ -50,7 +50,7 @@ type DiscardedError struct {
 }
 
 func (e *DiscardedError) Error() string {
-	return fmt.Sprintf("incoming migration failed, nothing runs here: %v", e.Cause)
+	return fmt.Sprintf("incoming migration failed, nothing runs here: %v; the guest is at the source, if that lives: start this process again for another attempt", e.Cause)
 }
 
 func (e *DiscardedError) Unwrap() error { return e.Cause }
@@ -68,14 +68,17 @@ type InDoubtError struct {
 
 func (e *InDoubtError) Error() string {
 	return fmt.Sprintf("in doubt whether the destination runs the guest (machine %s, generation %d): %v; "+
-		"it stays paused here: look at the destination, then ask again or decide", e.MachineID, e.Generation, e.Cause)
+		"it stays paused here, and the destination is asked again and again; if it cannot answer, look there and decide: %s", e.MachineID, e.Generation, e.Cause, HowToDecide)
 }
 
 func (e *InDoubtError) Unwrap() error { return e.Cause }
 
+// HowToDecide is what a human types to end a doubt, on either side.
+const HowToDecide = "fineline resume --in-doubt keep (the guest runs nowhere else) or --in-doubt discard (it runs there)"
+
 // errJustCommitted: a human's "here" was given before the destination was heard and told to run.
 var errJustCommitted = errors.New("the destination has just answered that it holds the guest and was told to run it; " +
-	"ask again before you decide")
+	"see with `fineline status` what comes of it before you decide")
 
 // cancelledError hides what a step failed with when it was interrupted.
 type cancelledError struct{ cause error }

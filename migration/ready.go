@@ -89,7 +89,7 @@ func (s *session) withoutConnection(ctx context.Context, lost error) (outcome, e
 			if err == nil || errors.Is(err, errTakenBack) {
 				return takeOver, err
 			}
-			s.log.Warnf("migration: in doubt whether to run the guest: %v; look at the source's host and decide", err)
+			s.log.Warnf("migration: in doubt whether to run the guest: %v; look at the source's host and decide: %s", err, HowToDecide)
 			lost = err
 			grace.Reset(0)
 		case <-grace.C:

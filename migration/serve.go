@@ -268,7 +268,7 @@ func (s *sender) reconnect() error {
 		s.lost(err)
 		if s.clock.Now() > deadline {
 			wait = patientRetry
-			s.opts.Log.Warnf("migration: the guest waits at the destination for memory: %v; repair the link, or say where to go on", err)
+			s.opts.Log.Warnf("migration: the guest waits at the destination for memory: %v; repair the link, or give another way to the same destination with fineline migrate --recover --to", err)
 		}
 		asked = nil
 		select {

@@ -258,7 +258,7 @@ func (s *sender) standBy(enough <-chan struct{}) error {
 				return s.letGo()
 			default:
 				s.keeper.doubt(err)
-				s.opts.Log.Warnf("migration: in doubt whether to go on from a checkpoint: %v; look at the destination's host and decide", err)
+				s.opts.Log.Warnf("migration: in doubt whether to go on from a checkpoint: %v; look at the destination's host and decide: %s", err, HowToDecide)
 			}
 		}
 		select {

@@ -116,7 +116,7 @@ func (i *instance) tellArrival(outcome api.Event, r *migration.Received) error {
 
 // incomingInDoubt tells clients that somebody must decide, unless the source comes back.
 func (i *instance) incomingInDoubt(cause error) {
-	logrus.WithError(cause).Warn("a machine is here and may not run before it is clear that it runs nowhere else")
+	logrus.WithError(cause).Warn("a machine is here and may not run before it is clear that it runs nowhere else: look at the source, and decide: " + migration.HowToDecide)
 	if err := i.session.MigrationEnded(api.GuestInDoubt, struct {
 		Status string `json:"status"`
 		Error  string `json:"error"`

@@ -221,9 +221,10 @@ func (c *Client) explain(err error) error {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("no API socket at %s: start the VMM with --api %[1]s: %w", c.path, err)
+		return fmt.Errorf("no API socket at %s: no VMM was started with it, or it has ended, as one does whose guest has moved; "+
+			"start one with fineline run --api %[1]s: %w", c.path, err)
 	case errors.Is(err, unix.ECONNREFUSED):
-		return fmt.Errorf("nobody listens on %s: the VMM has gone: %w", c.path, err)
+		return fmt.Errorf("nobody listens on %s: the VMM has gone and could not clean up; start another with fineline run --api %[1]s: %w", c.path, err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("no permission for %s: the VMM belongs to another user: %w", c.path, err)
 	}

@@ -202,11 +202,13 @@ func reason(p Phase, e Event) string {
 	case Running, Paused:
 		return "the machine has been started already"
 	case Migrating:
-		return "a migration is in progress: cancel it first"
+		return "a migration is in progress: cancel it first (fineline cancel)"
 	case StandingBy:
-		return "the guest has moved; this process keeps a checkpoint of it: take it back or give it up first"
+		return "the guest has moved, and this process keeps checkpoints of it: fineline stop gives them up; " +
+			"if the guest's process is dead, fineline resume --in-doubt keep lets the guest go on here"
 	case InDoubt:
-		return "the outcome of a migration is in doubt: resolve it first"
+		return "the outcome of a migration is in doubt: look at the other side and settle it first, " +
+			"with fineline resume --in-doubt keep (the guest runs nowhere else) or discard (it runs there)"
 	case Serving:
 		return leftText + "; this process ends when all has gone. Two signals (Ctrl-C, SIGTERM) end it at once, and the guest with it"
 	case Ended:

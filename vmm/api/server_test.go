@@ -209,7 +209,7 @@ func TestClientDrivesTheServer(t *testing.T) {
 	}
 	var refusal *Fault
 	if err := c.Pause(ctx); !errors.As(err, &refusal) || refusal.Status != 400 ||
-		refusal.Message != "cannot pause: a migration is in progress: cancel it first" {
+		refusal.Message != "cannot pause: a migration is in progress: cancel it first (fineline cancel)" {
 		t.Errorf("got %v", err)
 	}
 	if err := c.CancelMigration(ctx); err != nil {
@@ -305,7 +305,8 @@ func TestClientExplainsWhyNobodyAnswers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "api.sock")
 	c := NewClient(path)
 	_, err := c.Info(t.Context())
-	wantError(t, err, "no API socket at "+path+": start the VMM with --api "+path)
+	wantError(t, err, "no API socket at "+path+": no VMM was started with it, or it has ended")
+	wantError(t, err, "start one with fineline run --api "+path)
 	// The file that a killed VMM leaves.
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -317,6 +318,7 @@ func TestClientExplainsWhyNobodyAnswers(t *testing.T) {
 	}
 	_, err = c.Info(t.Context())
 	wantError(t, err, "nobody listens on "+path)
+	wantError(t, err, "start another with fineline run --api "+path)
 	_, err = NewClient(strings.Repeat("x", 200)).Info(t.Context())
 	wantError(t, err, "the kernel takes 107")
 }
