@@ -38,7 +38,8 @@ func newMigrateCommand() *cobra.Command {
 
 The guest runs on while its memory is sent, and what it writes meanwhile is sent
 again by the line. It is paused for the last of it, within --max-downtime, and goes on
-over there. Whatever fails before that leaves it running here. Ctrl-C cancels.
+over there. Whatever fails before that leaves it running here. Ctrl-C cancels;
+a second one does not wait for what comes of that.
 
 --api and --to are all it takes. --mode postcopy moves the guest at once and its memory
 after it, and --mode hybrid does so if the guest writes too fast to catch up with; from

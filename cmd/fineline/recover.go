@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/signal"
 	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/fineline-vmm/fineline/cmd/internal/process"
 	"github.com/fineline-vmm/fineline/migration"
@@ -30,7 +33,7 @@ func (f *migrateFlags) begin(c *cobra.Command, client *api.Client) (follower, er
 	}
 	warnClearText(request)
 	return func(ctx context.Context, client *api.Client, show func(migration.Progress)) (*migration.Result, error) {
-		return process.Migrate(ctx, client, request, show)
+		return process.Migrate(ctx, secondSignal(), client, request, show)
 	}, nil
 }
 
@@ -49,6 +52,19 @@ func (f *migrateFlags) checkRecover(c *cobra.Command) error {
 		return fmt.Errorf("--to: %w", err)
 	}
 	return nil
+}
+
+// secondSignal is closed when this process has got two signals to end: the first one cancels, and whoever does not want to wait for
+// what comes of that gives another.
+func secondSignal() <-chan struct{} {
+	signals, second := make(chan os.Signal, 2), make(chan struct{})
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	go func() {
+		<-signals
+		<-signals
+		close(second)
+	}()
+	return second
 }
 
 // followRecovered can't cancel anything: Ctrl-C only ends the following.

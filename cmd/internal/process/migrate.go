@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/fineline-vmm/fineline/migration"
 	"github.com/fineline-vmm/fineline/vmm/api"
@@ -14,11 +15,25 @@ import (
 var ErrDetached = errors.New("the guest runs at the destination and its memory follows it, also without this command: " +
 	"`fineline status` tells how far it is")
 
+// ErrUntold: what became of the migration was not heard, or not waited for.
+var ErrUntold = errors.New("the VMM was asked to cancel and has not said yet what came of it: `fineline status` tells, here and at the destination")
+
+// cancelPatience is how long a cancel may take until nobody waits for what comes of it. A VMM that lives answers within
+// api.OperationTimeout; one that hangs never does.
+const cancelPatience = api.OperationTimeout + 10*time.Second
+
 // Migrate starts a migration of the machine behind client and follows it to its end; show
 // is told of its progress. The result also tells of a migration that failed: look at its
-// Status. When ctx ends the migration is cancelled, and Migrate waits for what comes of that; when it is too late
-// for that, since the guest has left ahead of its memory, the error is ErrDetached.
-func Migrate(ctx context.Context, client *api.Client, r api.MigrationRequest, show func(migration.Progress)) (*migration.Result, error) {
+// Status. When ctx ends the migration is cancelled, and Migrate waits for what comes of that, but not for ever, nor longer than until
+// enough is closed (nil: never): then the error is ErrUntold. When it is too late for a cancel, since the guest has left ahead of its memory,
+// the error is ErrDetached.
+func Migrate(ctx context.Context, enough <-chan struct{}, client *api.Client, r api.MigrationRequest, show func(migration.Progress)) (*migration.Result, error) {
+	return migrate(ctx, enough, cancelPatience, client, r, show)
+}
+
+func migrate(ctx context.Context, enough <-chan struct{}, patience time.Duration, client *api.Client, r api.MigrationRequest,
+	show func(migration.Progress),
+) (*migration.Result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -35,7 +50,18 @@ func Migrate(ctx context.Context, client *api.Client, r api.MigrationRequest, sh
 		}
 	}
 	defer context.AfterFunc(ctx, cancel)()
+	defer context.AfterFunc(ctx, func() {
+		select {
+		case <-enough:
+		case <-time.After(patience):
+		case <-lasting.Done():
+		}
+		detach(ErrUntold)
+	})()
 	if err := client.StartMigration(lasting, r); err != nil {
+		if lasting.Err() != nil {
+			return nil, context.Cause(lasting)
+		}
 		return nil, err
 	}
 	if ctx.Err() != nil {
@@ -72,5 +98,5 @@ func Follow(ctx context.Context, client *api.Client, show func(migration.Progres
 
 // Migrate is the function Migrate for this child.
 func (v *VMM) Migrate(ctx context.Context, r api.MigrationRequest, show func(migration.Progress)) (*migration.Result, error) {
-	return Migrate(ctx, v.API, r, show)
+	return Migrate(ctx, nil, v.API, r, show)
 }
