@@ -197,8 +197,10 @@ func (s *session) complete(done wire.Complete) error {
 	return s.paging.demand.Close()
 }
 
-func (s *session) faults() wire.Faults {
-	st := s.paging.pager.Stats()
+func (s *session) faults() wire.Faults { return faultsOf(s.paging.pager.Stats()) }
+
+// faultsOf is what the source is told of what a Pager has done.
+func faultsOf(st postcopy.PagerStats) wire.Faults {
 	us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 	var buckets []wire.FaultBucket
 	for _, b := range st.Latency.Buckets {
@@ -212,6 +214,7 @@ func (s *session) faults() wire.Faults {
 		Buckets: buckets,
 		Count:   st.Faults, P50US: us(st.Latency.P50), P99US: us(st.Latency.P99), MaxUS: us(st.Latency.Max),
 		PrefetchHits: st.FaultsCaught, Prefetched: st.PredictedAsked, Background: st.PagesBackground, Late: st.PagesLate,
+		PredictedStored: st.PagesPredicted, PredictedRight: st.PredictedRight, PredictedWrong: st.PredictedWrong,
 	}
 }
 

@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"reflect"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/migration/postcopy"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
@@ -98,6 +100,19 @@ func TestPostcopy(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestFaultsOf: what the prediction was worth reaches the result, each figure under its own name.
+func TestFaultsOf(t *testing.T) {
+	got := faultsOf(postcopy.PagerStats{
+		Faults: 1, FaultsCaught: 2, PredictedAsked: 3, PagesPredicted: 4, PredictedRight: 5, PredictedWrong: 6, PagesBackground: 7, PagesLate: 8,
+	})
+	want := Faults{
+		Count: 1, PrefetchHits: 2, Prefetched: 3, PredictedStored: 4, PredictedRight: 5, PredictedWrong: 6, Background: 7, Late: 8,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 

@@ -159,6 +159,11 @@ type Faults struct {
 	Background   uint64  `json:"background"`    // pages that came unasked
 	Late         uint64  `json:"late"`          // pages that came twice
 
+	// How good the prediction was, as far as that can be seen: the use of a page that is there is not, a miss is.
+	PredictedStored uint64 `json:"predicted_stored"` // of Prefetched, the pages that were stored before anybody waited for them
+	PredictedRight  uint64 `json:"predicted_right"`  // misses of pages that the predictor had named beforehand
+	PredictedWrong  uint64 `json:"predicted_wrong"`  // misses of pages that it had not: it was asked, and named others or none
+
 	// What follows is of a destination that has missed lines come before their pages; else it is zero. All above is then of
 	// whoever waits for pages.
 	Lines     uint64  `json:"lines,omitempty"`       // lines that a guest CPU waited for and that were asked for

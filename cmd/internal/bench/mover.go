@@ -41,10 +41,13 @@ type sample struct {
 
 	afterResumeMS float64   // post-copy: until all pages were there
 	requests      float64   // post-copy: pages that had to be asked for
-	hits          float64   // post-copy: pages that were there because they were predicted
 	faultsUS      []float64 // post-copy: of single requests, where the VMM tells
 	p50US, p99US  float64   // post-copy: of a request
 	maxUS         float64
+	// post-copy: what the predictor asked for, what of it was stored before anybody waited and what was missed on its way; the misses that
+	// it had named and those that it had not
+	predicted, stored, caught, right, wrong float64
+
 	before, after float64 // guest's steps a second before the migration, and from the resume until all pages were there
 }
 

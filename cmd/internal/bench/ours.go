@@ -122,8 +122,10 @@ func (s *sample) of(r *migration.Result) {
 	s.bytesSent, s.bytesInDowntime = float64(r.BytesSent), float64(r.BytesInDowntime)
 	s.baselineMiB, s.throttle = float64(r.BaselineBytes)/mib, float64(r.ThrottlePercent)
 	s.rounds, s.converged = float64(len(r.Rounds)), r.Converged
-	s.requests, s.hits = float64(r.Faults.Count), float64(r.Faults.PrefetchHits)
-	s.p50US, s.p99US, s.maxUS = r.Faults.P50US, r.Faults.P99US, r.Faults.MaxUS
+	f := &r.Faults
+	s.requests, s.p50US, s.p99US, s.maxUS = float64(f.Count), f.P50US, f.P99US, f.MaxUS
+	s.predicted, s.stored, s.caught = float64(f.Prefetched), float64(f.PredictedStored), float64(f.PrefetchHits)
+	s.right, s.wrong = float64(f.PredictedRight), float64(f.PredictedWrong)
 	s.afterResumeMS = afterResume(r)
 }
 

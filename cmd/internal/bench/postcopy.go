@@ -126,6 +126,15 @@ var postcopyRows = []row{
 	{what: "mismatches", unit: "lines", of: func(s sample) float64 { return float64(s.mismatches) }},
 }
 
+// predictionRows are ours alone. The use of a predicted page that is there is not seen, a miss is.
+var predictionRows = []row{
+	{what: "predicted pages asked for", unit: "pages", of: func(s sample) float64 { return s.predicted }},
+	{what: "predicted pages stored before anybody waited", unit: "pages", of: func(s sample) float64 { return s.stored }},
+	{what: "misses of predicted pages that were on their way", unit: "pages", of: func(s sample) float64 { return s.caught }},
+	{what: "misses that the predictor had named", unit: "pages", of: func(s sample) float64 { return s.right }},
+	{what: "misses that the predictor had not named", unit: "pages", of: func(s sample) float64 { return s.wrong }},
+}
+
 // The share of the working set that was asked for, which Hines and Gopalan (VEE 2009) report as 17 to 21 % with
 // their pre-paging.
 const publishedFaultShare = 17
@@ -143,7 +152,9 @@ func (m *migrator) addPostcopyRows(s Scenario, ours []sample, rivals []rival, ba
 		m.addRow(name, r, ours, rivals)
 	}
 	m.report.add(name+": "+share.what, share.unit, "published (VEE 2009)", pick(ours, share.of), []float64{publishedFaultShare})
-	m.report.add(name+": predicted pages that were used", "pages", "", pick(ours, func(x sample) float64 { return x.hits }), nil)
+	for _, r := range predictionRows {
+		m.report.add(name+": "+r.what, r.unit, "", pick(ours, r.of), nil)
+	}
 	for _, q := range []struct {
 		name string
 		q    float64

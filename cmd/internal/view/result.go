@@ -69,6 +69,9 @@ func postcopyRows(r *migration.Result) []Row {
 	}
 	rows = appendIf(rows, f.Count != 0, "guest's waits", fmt.Sprintf("%d: p50 %.0f us, p99 %.0f us, longest %.0f us; %d were on their way already",
 		f.Count, f.P50US, f.P99US, f.MaxUS, f.PrefetchHits))
+	named := f.PredictedRight + f.PredictedWrong
+	rows = appendIf(rows, named != 0, "prediction", fmt.Sprintf("%d of %d pages came before anybody waited; %d of %d misses had been named",
+		f.PredictedStored, f.Prefetched, f.PredictedRight, named))
 	return appendIf(rows, r.RecoveredTimes != 0, "recovered", fmt.Sprintf("%d times from a lost connection", r.RecoveredTimes))
 }
 

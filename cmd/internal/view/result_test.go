@@ -30,3 +30,15 @@ func TestRowsOfKeptSource(t *testing.T) {
 		}
 	}
 }
+
+// TestRowOfPrediction: what was predicted to no end is seen beside what was not.
+func TestRowOfPrediction(t *testing.T) {
+	r := &migration.Result{Status: migration.StatusCompleted, SwitchedToPostcopy: true}
+	if got := row(r, "prediction"); got != "" {
+		t.Errorf("without a predictor: %q", got)
+	}
+	r.Faults = migration.Faults{Prefetched: 40, PredictedStored: 30, PredictedRight: 3, PredictedWrong: 7}
+	if got, want := row(r, "prediction"), "30 of 40 pages came before anybody waited; 3 of 10 misses had been named"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
