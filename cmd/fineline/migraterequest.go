@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -94,7 +95,7 @@ func (f *migrateFlags) checkNumbers() error {
 	case f.baselineBudget > most:
 		return fmt.Errorf("--baseline-budget %s: give at most %s", &f.baselineBudget, &most)
 	}
-	return errors.Join(
+	return cmp.Or(
 		checkDuration("timeout", f.timeout, time.Second, api.MaxTimeoutS*time.Second),
 		checkDowntime(f.maxDowntime),
 		checkDuration("checkpoint-interval", f.checkpoint, time.Millisecond, api.MaxCheckpointMS*time.Millisecond),
