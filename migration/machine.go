@@ -1,6 +1,8 @@
 package migration
 
 import (
+	"time"
+
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/postcopy"
 )
@@ -33,6 +35,12 @@ type Source interface {
 type RestoreToucher interface {
 	// RestorePages is asked with what SaveState returned. Pages that are not RAM are ignored.
 	RestorePages(state []byte) ([]memory.GPA, error)
+}
+
+// CPUMeter is a Source that knows how much of the processors its process takes beside its guest.
+type CPUMeter interface {
+	// CPUTime is the processor time of this process so far, without that of the threads that run the guest.
+	CPUTime() (time.Duration, error)
 }
 
 // LocalTarget is a Target that can also build the machine on the source's own memory, for wire.ModeLocal.

@@ -79,6 +79,9 @@ type Result struct {
 	// ThrottlePercent is how much of its time the guest was held back to converge.
 	ThrottlePercent int    `json:"throttle_percent"`
 	BaselineBytes   uint64 `json:"baseline_bytes"` // the most memory that baselines took at the source
+	// SourceCPUMS is the processor time that the source's process took from the start to the end, without its vCPUs' threads;
+	// absent if that is not known. What the process does beside the migration is in it.
+	SourceCPUMS float64 `json:"source_cpu_ms,omitempty"`
 	// SwitchedToPostcopy: memory went on moving after the guest.
 	SwitchedToPostcopy bool   `json:"switched_to_postcopy"`
 	RecoveredTimes     int    `json:"recovered_times"` // connections lost in post-copy and replaced

@@ -72,6 +72,7 @@ type sender struct {
 	commanded bool // COMMIT was sent again since settle began
 
 	time     *timeline
+	cpu      cpuMeter
 	result   Result
 	earlier  uint64 // bytes sent over connections before the newest
 	reporter reporter
@@ -95,6 +96,7 @@ func newSender(src Source, to Address, opts SendOptions) (*sender, error) {
 		tracker:    mem.Track(src.DirtySource()),
 		dirty:      mem.NewPageSet(),
 		time:       newTimeline(opts.hooks.clock),
+		cpu:        newCPUMeter(src),
 	}
 	s.makePumps(mem)
 	if opts.Standby != nil {
@@ -363,6 +365,7 @@ func (s *sender) finish(err error) (*Result, error) {
 		r.Error = err.Error()
 	}
 	r.TotalMS = milliseconds(s.time.total())
+	r.SourceCPUMS = milliseconds(s.cpu.took())
 	r.Phases = s.time.phases()
 	r.BytesSent = s.bytesSent()
 	r.BandwidthBytesPerS = bandwidth(r.Rounds)

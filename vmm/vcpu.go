@@ -46,6 +46,7 @@ type vcpu struct {
 	entries uint64
 	lent    bool // a call of do uses the KVM vCPU: it stays in its park
 	tid     int
+	took    time.Duration // processor time of the thread; good when it is gone
 }
 
 // newVCPU starts the thread and creates the KVM vCPU on it, parked.
@@ -77,6 +78,7 @@ func (c *vcpu) loop() {
 	}
 	_ = c.kvm.Close()
 	c.mu.Lock()
+	c.took, _ = cpuClock(unix.CLOCK_THREAD_CPUTIME_ID) // its own, which is always there
 	c.is = gone
 	c.cond.Broadcast()
 	c.mu.Unlock()

@@ -73,6 +73,7 @@ var (
 	_ migration.Source         = (*sourceMachine)(nil)
 	_ migration.Throttler      = (*sourceMachine)(nil)
 	_ migration.RestoreToucher = (*sourceMachine)(nil)
+	_ migration.CPUMeter       = (*sourceMachine)(nil)
 	_ migration.Rewinder       = (*sourceMachine)(nil)
 )
 
@@ -88,7 +89,8 @@ func (s *sourceMachine) Release()                        { s.m.HandOver() }
 func (s *sourceMachine) RestorePages(state []byte) ([]memory.GPA, error) {
 	return vmm.RestorePages(state)
 }
-func (s *sourceMachine) Throttle(share float64) error { return s.m.Throttle(share) }
+func (s *sourceMachine) CPUTime() (time.Duration, error) { return s.m.OwnCPUTime() }
+func (s *sourceMachine) Throttle(share float64) error    { return s.m.Throttle(share) }
 func (s *sourceMachine) Resume() error {
 	if !s.running {
 		return nil

@@ -35,6 +35,7 @@ func Rows(r *migration.Result) []Row {
 		"lines sent", fmt.Sprintf("%d of 64 bytes; %d pages were as the destination had them", r.LinesSent, clean))
 	rows = append(rows, byThePage(r)...)
 	rows = appendIf(rows, r.BaselineBytes != 0, "baselines", Bytes(float64(r.BaselineBytes))+" of memory at the source")
+	rows = appendIf(rows, r.SourceCPUMS != 0, "processor time", fmt.Sprintf("%.1f ms at the source, without its vCPUs", r.SourceCPUMS))
 	rows = append(rows, Row{"rounds", fmt.Sprint(len(r.Rounds))})
 	rows = appendIf(rows, r.ThrottlePercent != 0, "slowed down", fmt.Sprintf("the guest, by %d %% of its time", r.ThrottlePercent))
 	rows = appendIf(rows, r.KeepSource, "source", "stays, and takes checkpoints of the guest: `fineline status` tells of them, `fineline stop` gives them up")

@@ -42,3 +42,14 @@ func TestRowOfPrediction(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+func TestRowOfProcessorTime(t *testing.T) {
+	r := &migration.Result{Status: migration.StatusCompleted}
+	if got := row(r, "processor time"); got != "" {
+		t.Errorf("not known: %q", got)
+	}
+	r.SourceCPUMS = 12.34
+	if got, want := row(r, "processor time"), "12.3 ms at the source, without its vCPUs"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
