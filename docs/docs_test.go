@@ -1,15 +1,20 @@
-// Package docs_test keeps README and docs/ true: every command and flag of fineline that they name exists,
-// every relative link and anchor resolves, and so does every make target. The binary's own --help is
-// the source, since it cannot be out of date.
+// Package docs_test keeps README and docs/ true and whole: every command and flag of fineline that they name exists,
+// every relative link and anchor resolves, and so does every make target; and every flag, and every field of the JSON that
+// users read and write, is named. The binary's own --help and the declarations are the source, since they cannot be out of date.
 package docs_test
 
 import (
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -37,10 +42,11 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// page is one Markdown file: path, whole text, text outside of code, and its code, one command a string.
+// page is one Markdown file: path, whole text, text outside of code, and its code, one command a string; terms is the
+// code within the prose.
 type page struct {
 	path, text, prose string
-	code              []string
+	code, terms       []string
 }
 
 var (
@@ -67,8 +73,9 @@ func pages(t *testing.T) []page {
 		}
 		p.prose = fence.ReplaceAllString(p.text, "")
 		for _, m := range inline.FindAllStringSubmatch(p.prose, -1) {
-			p.code = append(p.code, m[1])
+			p.terms = append(p.terms, m[1])
 		}
+		p.code = append(p.code, p.terms...)
 		p.prose = inline.ReplaceAllString(p.prose, "")
 		out = append(out, p)
 	}
@@ -175,6 +182,105 @@ func checkCall(c *command, words []string) error {
 		}
 	}
 	return nil
+}
+
+// userJSON is where the JSON is declared that users read and write: files, and which of their types (none: all).
+var userJSON = map[string][]string{
+	"../migration/result.go":        nil,
+	"../migration/progress.go":      nil,
+	"../migration/wire/messages.go": {"Faults", "FaultBucket"},
+	"../vmm/api/*.go":               nil,
+	"../cmd/fineline/*.go":          nil,
+}
+
+var (
+	anyFlag = regexp.MustCompile(`--[a-z][a-z-]*`)
+	term    = regexp.MustCompile(`[A-Za-z0-9_-]+`)
+)
+
+// TestEverythingIsNamed: a sample of output does not explain a field, so that it is in one does not count.
+func TestEverythingIsNamed(t *testing.T) {
+	flags, terms := map[string]bool{}, map[string]bool{}
+	for _, p := range pages(t) {
+		for _, line := range p.code {
+			for _, name := range anyFlag.FindAllString(line, -1) {
+				flags[name] = true
+			}
+		}
+		for _, text := range p.terms {
+			for _, name := range term.FindAllString(text, -1) {
+				terms[name] = true
+			}
+		}
+	}
+	help(t).eachFlag("fineline", func(command, name string) {
+		if !flags[name] {
+			t.Errorf("no page names %s of %s", name, command)
+			flags[name] = true // once is enough: some are of all commands
+		}
+	})
+	fields := 0
+	for pattern, types := range userJSON {
+		eachField(t, pattern, types, func(owner, name string) {
+			fields++
+			if !terms[name] {
+				t.Errorf("no page names the field %q of %s", name, owner)
+			}
+		})
+	}
+	if fields < 100 {
+		t.Errorf("found only %d fields: are they still where userJSON says?", fields)
+	}
+}
+
+func (c *command) eachFlag(path string, visit func(command, name string)) {
+	for _, name := range c.flags {
+		visit(path, name)
+	}
+	for name, sub := range c.subs {
+		sub.eachFlag(path+" "+name, visit)
+	}
+}
+
+// eachField calls visit with the JSON name of each field of the types, or of all, in the files that are no tests.
+func eachField(t *testing.T, pattern string, types []string, visit func(owner, name string)) {
+	t.Helper()
+	paths, err := filepath.Glob(pattern)
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("%s: no such files (%v)", pattern, err)
+	}
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		owner := ""
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.TypeSpec:
+				owner = n.Name.Name
+				return types == nil || slices.Contains(types, owner)
+			case *ast.Field:
+				if name := jsonName(n); name != "" {
+					visit(path+": "+owner, name)
+				}
+			}
+			return true
+		})
+	}
+}
+
+// jsonName is the name that the field's tag gives it in JSON, if any.
+func jsonName(f *ast.Field) string {
+	if f.Tag == nil {
+		return ""
+	}
+	tag, _ := strconv.Unquote(f.Tag.Value) // the parser has checked it
+	name, _, _ := strings.Cut(reflect.StructTag(tag).Get("json"), ",")
+	return strings.TrimPrefix(name, "-")
 }
 
 var (
