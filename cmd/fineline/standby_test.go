@@ -190,39 +190,3 @@ func (m *machine) moveOn() error {
 	next.stop()
 	return nil
 }
-
-// TestKeepSourceCost says what checkpoints cost a guest that writes as fast as it can. It judges nothing.
-func TestKeepSourceCost(t *testing.T) {
-	hostTierOnly(t)
-	vmmtest.NeedKVM(t)
-	if slow() {
-		t.Skip("figures of an emulated host say nothing")
-	}
-	for _, pages := range []int{1024, 4096, 16384} {
-		for _, everyMS := range []int64{0, 100, 25} {
-			h := newHouse(t)
-			src := h.startDirty("src", "", fmt.Sprintf("pages=%d lines=1 rate=0 pattern=seq progress=0", pages), "--memory", "256M")
-			dst, to := h.startIncoming("dst", "")
-			r := request(to)
-			r.MemoryMode, r.KeepSource, r.CheckpointMS = "Postcopy", everyMS != 0, everyMS
-			if _, err := src.Migrate(h.ctx, r, ignoreProgress); err != nil {
-				t.Fatal(err)
-			}
-			if everyMS != 0 {
-				h.eventually("the first checkpoints are over", func() bool { return src.standby().Checkpoint > 3 })
-			}
-			before, began := dst.check(), time.Now()
-			first := src.standby()
-			select {
-			case <-time.After(2 * time.Second):
-			case <-h.ctx.Done():
-			}
-			s := src.standby()
-			rate := float64(dst.check()-before) / time.Since(began).Seconds()
-			t.Logf("%d pages, a checkpoint every %d ms: %.0f stores/s, %d checkpoints in 2 s of %d bytes (%d pages, %d lines), pause %d us, worst %d us",
-				pages, everyMS, rate, s.Checkpoint-first.Checkpoint, s.Bytes, s.Pages, s.Lines, s.PauseUS, s.MaxPauseUS)
-			_ = src.Kill()
-			_ = dst.Kill()
-		}
-	}
-}
