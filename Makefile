@@ -63,8 +63,9 @@ test-host:
 test-svm:
 	@$(REPORT) -tier svm -o $(RESULTS)/svm.json -events $(RESULTS)/svm.events -quiet -- $(SVMTEST)
 
-soak: deps ## migrations as often as acceptance wants: 100 in each cell of the matrix, 10 of a Linux guest in each mode
+soak: deps ## migrations as often as acceptance wants: 100 in each cell of the matrix, 10 of a Linux guest in each mode; all stalls
 	FINELINE_SOAK=$(SOAK) go test -count=1 -timeout 6h -v -run TestMatrix ./cmd/internal/matrix
+	FINELINE_STALLS=all go test -count=1 -timeout 1h -v -run '^(TestOwnershipInEveryMode|TestOwnershipKept)$$' ./cmd/fineline
 	go run ./guest/svm/cmd/svmtest -v -timeout 1h -env FINELINE_SOAK=$(SOAK) -run TestLinuxMigratesInEveryMode -bin ./cmd/fineline ./cmd/fineline
 
 race: ## the unit and host tests under the race detector (which needs a C compiler)
