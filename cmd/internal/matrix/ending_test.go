@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -62,22 +63,20 @@ func bootObedient(t *testing.T) *guest {
 	t.Helper()
 	g := build(t, vmm.Config{CPUs: 2}, vmm.BootFiles{Kernel: multiboot(t, obedient)})
 	g.resume()
-	g.wantBoots(1)
+	g.must(g.booted(1))
 	return g
 }
 
-// wantBoots waits until the guest has said so often that it booted, each time once.
-func (g *guest) wantBoots(n int) {
-	g.t.Helper()
+// booted waits until the guest has said so often that it booted, each time once. For any goroutine.
+func (g *guest) booted(n int) error {
 	want := make([]byte, n)
 	for i := range want {
 		want[i] = byte(i + 1)
 	}
-	if err := g.out.whole(g.ctx, string(want)); err != nil {
-		g.t.Fatal(err)
-	}
+	return g.out.whole(g.ctx, string(want))
 }
 
+// awaitEnd waits for the guest to power off. For any goroutine.
 func (g *guest) awaitEnd(m *vmm.Machine) {
 	g.t.Helper()
 	select {
@@ -98,13 +97,16 @@ func slowly(mode wire.Mode) trip {
 	return p
 }
 
-// inRound calls do once, in the round with this number while the guest runs at the source.
-func inRound(n int, do func()) func(migration.Progress, func()) {
-	return func(p migration.Progress, _ func()) {
-		if p.Phase == "precopy" && p.Round >= n && do != nil {
-			do()
-			do = nil
+// inRound calls do once, in the round with this number while the guest runs at the source. Its error ends the trip.
+func inRound(n int, do func() error) func(migration.Progress, context.CancelCauseFunc) {
+	return func(p migration.Progress, cancel context.CancelCauseFunc) {
+		if p.Phase != "precopy" || p.Round < n || do == nil {
+			return
 		}
+		if err := do(); err != nil {
+			cancel(err)
+		}
+		do = nil
 	}
 }
 
@@ -115,10 +117,12 @@ func TestGuestResets(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			g := bootObedient(t)
 			boots := 1
-			again := func() {
+			again := func() error {
 				boots++
-				g.say("r")
-				g.wantBoots(boots)
+				if err := g.say("r"); err != nil {
+					return err
+				}
+				return g.booted(boots)
 			}
 			for range 3 {
 				p := slowly(mode)
@@ -132,10 +136,10 @@ func TestGuestResets(t *testing.T) {
 					t.Fatal(err)
 				}
 				boots++
-				g.wantBoots(boots)
+				g.must(g.booted(boots))
 			}
-			again()
-			g.say("q")
+			g.must(again())
+			g.must(g.say("q"))
 			g.awaitEnd(g.m)
 		})
 	}
@@ -148,9 +152,12 @@ func TestGuestPowersOff(t *testing.T) {
 		t.Run(fmt.Sprintf("%s, in a round", mode), func(t *testing.T) {
 			g := bootObedient(t)
 			p := slowly(mode)
-			p.progress = inRound(1, func() {
-				g.say("q")
-				g.awaitEnd(g.m)
+			p.progress = inRound(1, func() error {
+				err := g.say("q")
+				if err == nil {
+					g.awaitEnd(g.m)
+				}
+				return err
 			})
 			r, err := g.migrate(p)
 			if !errors.Is(err, vmm.ErrStopped) || r.Status != migration.StatusFailed {

@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -155,10 +156,10 @@ func TestCancelAndRetry(t *testing.T) {
 		p.opts.MaxBandwidthBytesPerS = 32 << 20 // so that there is something to cancel
 		p.opts.Streams = 1 + rng.IntN(4)
 		at, phase := 1+rng.IntN(8), ""
-		p.progress = func(now migration.Progress, cancel func()) {
+		p.progress = func(now migration.Progress, cancel context.CancelCauseFunc) {
 			if at--; at == 0 {
 				phase = fmt.Sprintf("%s, round %d", now.Phase, now.Round)
-				cancel()
+				cancel(nil)
 			}
 		}
 		r, err := g.migrate(p)

@@ -167,10 +167,13 @@ func (g *guest) pause() {
 	}
 }
 
-// say feeds the guest's serial port.
-func (g *guest) say(command string) {
+// say feeds the guest's serial port. For any goroutine.
+func (g *guest) say(command string) error { return g.m.Feed(g.ctx, []byte(command)) }
+
+// must ends the test if the error is one: for the test's own goroutine.
+func (g *guest) must(err error) {
 	g.t.Helper()
-	if err := g.m.Feed(g.ctx, []byte(command)); err != nil {
+	if err != nil {
 		g.t.Fatal(err)
 	}
 }
@@ -222,7 +225,9 @@ func (g *guest) judge() error {
 // ask has a running guest check all its memory.
 func (g *guest) ask() error {
 	skip := g.out.size()
-	g.say("c")
+	if err := g.say("c"); err != nil {
+		return err
+	}
 	line, err := g.out.line(g.ctx, skip, "check ")
 	if err != nil {
 		return err

@@ -94,8 +94,9 @@ type trip struct {
 	hold bool
 	// local is what the destination insists on.
 	local vmm.Config
-	// progress, if set, is told of the migration's, and may cancel it.
-	progress func(p migration.Progress, cancel func())
+	// progress, if set, is told of the migration's, in a goroutine of that, and may cancel it: with nil as a user does,
+	// or with why the test has failed.
+	progress func(p migration.Progress, cancel context.CancelCauseFunc)
 	// arrived, if set, is called in a goroutine once the guest has been let go at the destination; leave is the
 	// end of that process.
 	arrived func(m *vmm.Machine, leave func())
@@ -159,8 +160,8 @@ func (g *guest) migrate(p trip) (*migration.Result, error) {
 	}}
 	to.local.SerialOut = g.out
 	received := make(chan error, 1)
-	ctx, cancel := context.WithCancel(g.ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(g.ctx)
+	defer cancel(nil)
 	receiving, stop := context.WithCancel(g.ctx)
 	defer stop()
 	go func() {
@@ -172,9 +173,13 @@ func (g *guest) migrate(p trip) (*migration.Result, error) {
 		p.opts.Progress = func(at migration.Progress) { p.progress(at, cancel) }
 	}
 	r, err := migration.Send(ctx, from, l.Address(), p.opts)
+	failed := context.Cause(ctx)
+	if errors.Is(failed, context.Canceled) {
+		failed = nil
+	}
 	if err != nil {
 		stop()
-		return r, errors.Join(err, g.refused(<-received))
+		return r, errors.Join(err, failed, g.refused(<-received))
 	}
 	if err := <-received; err != nil {
 		return r, err
@@ -190,7 +195,7 @@ func (g *guest) migrate(p trip) (*migration.Result, error) {
 	if wrong != nil {
 		return r, fmt.Errorf("%w: %w", errWrong, wrong)
 	}
-	return r, nil
+	return r, failed
 }
 
 // refused is nil for a destination that has thrown away what came.
