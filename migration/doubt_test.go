@@ -76,6 +76,38 @@ func TestRetryFinishesTheHandOver(t *testing.T) {
 	}
 }
 
+// TestEndedUnheard: a destination has passed on a guest whose source is kept, and died, before that source has heard
+// that it ran there. The guest is not the source's.
+func TestEndedUnheard(t *testing.T) {
+	p, _ := keptPair(t, wire.ModePrecopy)
+	p.plan(string(inject.DestinationOwner) + "=cut")
+	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	p.opts.ResolveTimeout, p.opts.Streams = 1, 1
+	p.opts.hooks = p.src.hooks
+	dials := 0
+	p.opts.hooks.dial = func(ctx context.Context) (net.Conn, error) {
+		if dials++; dials > 2 { // but for the hand-over's and that of checkpoints
+			return nil, errNet
+		}
+		return p.dial(ctx)
+	}
+	received := p.receiveInBackground(t.Context())
+	_, err := Send(t.Context(), p.src, p.l.Address(), p.opts)
+	var doubt *InDoubtError
+	if !errors.As(err, &doubt) {
+		t.Fatalf("%v; want doubt", err)
+	}
+	if err := <-received; err != nil {
+		t.Fatal(err)
+	}
+	p.l.EndCheckpoints()
+	p.killDestination()
+	if _, err := doubt.Retry(t.Context()); !errors.Is(err, ErrDestinationDied) || !p.src.released {
+		t.Errorf("%v, released %v", err, p.src.released)
+	}
+	p.verifyLaw(nobody)
+}
+
 func TestDecisions(t *testing.T) {
 	t.Run("here", func(t *testing.T) {
 		p, doubt, received := doubtful(t, false)

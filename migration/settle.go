@@ -185,7 +185,7 @@ func (s *sender) askTheDead() (*wire.Verdict, error) {
 	switch {
 	case !ok:
 		return nil, fmt.Errorf("the destination is dead and its journal %s does not know of this hand-over", s.peer.Journal)
-	case phase == journal.Owner:
+	case phase == journal.Owner, phase == journal.Ended: // it ran there, whatever became of it
 		return &wire.Verdict{Fate: wire.FateOwner}, nil
 	}
 	return &wire.Verdict{Fate: wire.FateDiscarded}, nil
