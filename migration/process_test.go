@@ -164,6 +164,8 @@ func startSide(t *testing.T, mode wire.Mode, name, folder, plan, trigger string)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	// Each wait for a side ends with its process.
+	guard := time.AfterFunc(hangGuard, func() { _ = p.cmd.Process.Kill() })
 	go func() {
 		defer close(p.events)
 		lines := bufio.NewScanner(stdout)
@@ -180,6 +182,9 @@ func startSide(t *testing.T, mode wire.Mode, name, folder, plan, trigger string)
 			p.log = append(p.log, e)
 		}
 		_ = p.cmd.Wait()
+		if !guard.Stop() {
+			t.Errorf("%s hung and was killed: %+v", name, p.log)
+		}
 		if p.stderr.Len() > 0 {
 			t.Errorf("%s: %s", name, &p.stderr)
 		}

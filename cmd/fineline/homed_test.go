@@ -142,7 +142,9 @@ func TestPostcopyHomedLines(t *testing.T) {
 	if err := destination.API.Stop(h.ctx); err != nil {
 		t.Fatal(err)
 	}
-	<-destination.Exited()
+	if err := ended(h.ctx, destination); err != nil {
+		t.Error(err)
+	}
 	t.Logf("%+v", f)
 	if f.Lines == 0 {
 		t.Error("no line was waited for")

@@ -167,6 +167,16 @@ func startLinux(ctx context.Context, t *testing.T, dir, name string, args ...str
 	return v
 }
 
+// ended waits for the end of a process, and returns how it ended.
+func ended(ctx context.Context, v *process.VMM) error {
+	select {
+	case <-v.Exited():
+		return v.Err()
+	case <-ctx.Done():
+		return fmt.Errorf("it does not end: %w", ctx.Err())
+	}
+}
+
 // TestLinuxMigrates moves stock Linux through twenty processes while a program in it
 // writes and checks memory and looks at the clocks.
 func TestLinuxMigrates(t *testing.T) {
@@ -194,8 +204,7 @@ func TestLinuxMigrates(t *testing.T) {
 			t.Fatalf("hop %d: %v, %+v", hop, err, r)
 		}
 		guest.arriveAt(filepath.Join(dir, name+".tty"))
-		<-vmm.Exited()
-		if err := vmm.Err(); err != nil {
+		if err := ended(ctx, vmm); err != nil {
 			t.Fatalf("hop %d: the source: %v", hop, err)
 		}
 		vmm = next
@@ -204,8 +213,7 @@ func TestLinuxMigrates(t *testing.T) {
 	}
 	guest.wantQuiet()
 	guest.say("poweroff")
-	<-vmm.Exited()
-	if err := vmm.Err(); err != nil {
+	if err := ended(ctx, vmm); err != nil {
 		t.Errorf("the last process: %v", err)
 	}
 }

@@ -89,8 +89,7 @@ func TestLinuxMigratesInEveryMode(t *testing.T) {
 			t.Fatalf("hop %d, %s: %v, %+v", hop, r.MemoryMode, err, result)
 		}
 		guest.arriveAt(filepath.Join(dir, name+".tty"))
-		<-vmm.Exited()
-		if err := vmm.Err(); err != nil {
+		if err := ended(ctx, vmm); err != nil {
 			t.Fatalf("hop %d, %s: the source: %v", hop, r.MemoryMode, err)
 		}
 		vmm = next
@@ -103,8 +102,7 @@ func TestLinuxMigratesInEveryMode(t *testing.T) {
 	guest.checkClock(clock, downtime)
 	guest.wantQuiet()
 	guest.say("poweroff")
-	<-vmm.Exited()
-	if err := vmm.Err(); err != nil {
+	if err := ended(ctx, vmm); err != nil {
 		t.Errorf("the last process: %v", err)
 	}
 }

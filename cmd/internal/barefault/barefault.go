@@ -33,15 +33,7 @@ func Measure(pages int) ([]time.Duration, error) {
 		return nil, err
 	}
 	served := make(chan error, 1)
-	go func() {
-		err := f.serveAll(warmUpPages + pages)
-		if err != nil {
-			// Who touches must not wait for ever. Closing wakes him.
-			_ = unix.Close(f.fd)
-			f.fd = -1
-		}
-		served <- err
-	}()
+	go func() { served <- f.serveAll(warmUpPages+pages, make([]byte, pageBytes)) }()
 	took, err := f.touchAll(source)
 	if err = errors.Join(err, <-served); err != nil {
 		return nil, err
@@ -49,12 +41,14 @@ func Measure(pages int) ([]time.Duration, error) {
 	return took[warmUpPages:], nil
 }
 
-func (f *faults) serveAll(pages int) error {
+// serveAll copies page to so many faults. An error ends all service, and wakes who touches.
+func (f *faults) serveAll(pages int, page []byte) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	page := make([]byte, pageBytes)
 	for range pages {
 		if err := f.serve(page); err != nil {
+			_ = unix.Close(f.fd)
+			f.fd = -1
 			return err
 		}
 	}

@@ -91,7 +91,7 @@ func TestMigrate(t *testing.T) {
 		transferred: []uint64{1 << 20, 1 << 20, 1 << 20},
 		timesLate:   2,
 	}
-	r, err := Migrate(t.Context(), connect(t, q.source), connect(t, destination), MigrationOptions{
+	r, err := Migrate(guarded(t), connect(t, q.source), connect(t, destination), MigrationOptions{
 		From: "unix:/x", To: "unix:/x", MaxDowntime: 5 * time.Millisecond, Patience: time.Hour,
 	})
 	if err != nil {
@@ -113,7 +113,7 @@ func TestMigrateCountsTheDowntime(t *testing.T) {
 		statuses:    []string{status("active"), stop, status("pre-switchover")},
 		transferred: []uint64{1000, 1600},
 	}
-	r, err := Migrate(t.Context(), connect(t, q.source), connect(t, destination), MigrationOptions{
+	r, err := Migrate(guarded(t), connect(t, q.source), connect(t, destination), MigrationOptions{
 		From: "unix:/x", To: "unix:/x", MaxDowntime: time.Second, Patience: time.Hour, CountDowntime: true,
 	})
 	if err != nil || !q.sawContinue || r.BytesSent != 1600 || r.BytesInDowntime != 600 {
@@ -127,7 +127,7 @@ func TestMigrateLosesPatience(t *testing.T) {
 		afterLimit:  []string{stop, status("completed")},
 		transferred: []uint64{1},
 	}
-	r, err := Migrate(t.Context(), connect(t, q.source), connect(t, destination), MigrationOptions{
+	r, err := Migrate(guarded(t), connect(t, q.source), connect(t, destination), MigrationOptions{
 		From: "unix:/x", To: "unix:/x", MaxDowntime: time.Millisecond, Patience: time.Nanosecond,
 	})
 	if err != nil || r.Converged {
@@ -140,7 +140,7 @@ func TestMigrateLosesPatience(t *testing.T) {
 
 func TestMigrateFails(t *testing.T) {
 	q := &migration{statuses: []string{status("active"), status("failed")}, transferred: []uint64{1}}
-	_, err := Migrate(t.Context(), connect(t, q.source), connect(t, destination), MigrationOptions{Patience: time.Hour})
+	_, err := Migrate(guarded(t), connect(t, q.source), connect(t, destination), MigrationOptions{Patience: time.Hour})
 	if err == nil || !strings.Contains(err.Error(), "the link broke") {
 		t.Errorf("Migrate(): %v", err)
 	}
@@ -158,7 +158,7 @@ func TestMigratePostcopy(t *testing.T) {
 		transferred:   []uint64{5000},
 	}
 	resumed := 0
-	r, err := Migrate(t.Context(), connect(t, q.source), connect(t, destination), MigrationOptions{
+	r, err := Migrate(guarded(t), connect(t, q.source), connect(t, destination), MigrationOptions{
 		Setting: setting, Patience: time.Hour, CountDowntime: true, Resumed: func() { resumed++ },
 	})
 	if err != nil {
@@ -184,7 +184,7 @@ func TestMigrateWarmsTheCache(t *testing.T) {
 		afterLimit:  []string{stop, status("completed")},
 		transferred: []uint64{1},
 	}
-	r, err := Migrate(t.Context(), connect(t, q.source), connect(t, destination), MigrationOptions{
+	r, err := Migrate(guarded(t), connect(t, q.source), connect(t, destination), MigrationOptions{
 		Setting: setting, MaxDowntime: 30 * time.Millisecond, Patience: time.Hour,
 	})
 	if err != nil || !r.Converged || !reflect.DeepEqual(q.downtimeLimit, []float64{1, 30}) || !reflect.DeepEqual(q.bandwidth, []float64{64 << 20, 1 << 40}) {
@@ -197,7 +197,7 @@ func TestMigrateFollowsRounds(t *testing.T) {
 		statuses:    []string{pass(1, 0), status("active"), pass(2, 1500), stop, pass(3, 2500), status("completed")},
 		transferred: []uint64{1000, 61_000, 71_000, 79_000},
 	}
-	r, err := Migrate(t.Context(), connect(t, q.source), connect(t, destination), MigrationOptions{
+	r, err := Migrate(guarded(t), connect(t, q.source), connect(t, destination), MigrationOptions{
 		MaxDowntime: time.Second, Patience: time.Hour, FollowRounds: true,
 	})
 	want := []Pass{

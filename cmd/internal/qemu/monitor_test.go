@@ -13,12 +13,22 @@ import (
 
 const greeting = `{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}}, "capabilities": ["oob"]}}`
 
+// hangGuard only ends a test that hangs; no result depends on it.
+const hangGuard = time.Minute
+
+func guarded(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), hangGuard)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // connect returns a Monitor whose commands are answered by answer, with any number of lines.
 func connect(t *testing.T, answer func(command string, arguments json.RawMessage) []string) *Monitor {
 	t.Helper()
 	ours, theirs := net.Pipe()
 	go serve(theirs, answer)
-	m, err := NewMonitor(t.Context(), ours)
+	m, err := NewMonitor(guarded(t), ours)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,13 +79,13 @@ func TestExecute(t *testing.T) {
 		return []string{`{"return": {}}`}
 	})
 	var status struct{ Status string }
-	if err := m.Execute(t.Context(), "query-status", nil, &status); err != nil || status.Status != "paused" {
+	if err := m.Execute(guarded(t), "query-status", nil, &status); err != nil || status.Status != "paused" {
 		t.Errorf("Execute: %+v, %v", status, err)
 	}
-	if err := m.Execute(t.Context(), "bad", map[string]any{"a": 1}, nil); err == nil || !strings.Contains(err.Error(), "no such thing") {
+	if err := m.Execute(guarded(t), "bad", map[string]any{"a": 1}, nil); err == nil || !strings.Contains(err.Error(), "no such thing") {
 		t.Errorf("an error of QEMU's: %v", err)
 	}
-	e, err := m.Await(t.Context()) // was met before the answer to query-status
+	e, err := m.Await(guarded(t)) // was met before the answer to query-status
 	if err != nil || e.Name != "STOP" || !e.Time().Equal(time.Unix(7, 250_000_000)) {
 		t.Errorf("Await: %+v, %v", e, err)
 	}
@@ -91,7 +101,7 @@ func TestMonitorEnds(t *testing.T) {
 				}
 				theirs.Close()
 			}()
-			if _, err := NewMonitor(t.Context(), ours); err == nil {
+			if _, err := NewMonitor(guarded(t), ours); err == nil {
 				t.Error("NewMonitor succeeds")
 			}
 		})
@@ -99,13 +109,13 @@ func TestMonitorEnds(t *testing.T) {
 	t.Run("no greeting", func(t *testing.T) {
 		ours, theirs := net.Pipe()
 		go theirs.Write([]byte(`{"return": {}}` + "\n"))
-		if _, err := NewMonitor(t.Context(), ours); err == nil || !strings.Contains(err.Error(), "greet") {
+		if _, err := NewMonitor(guarded(t), ours); err == nil || !strings.Contains(err.Error(), "greet") {
 			t.Errorf("NewMonitor: %v", err)
 		}
 	})
 	t.Run("context", func(t *testing.T) {
 		m := connect(t, func(string, json.RawMessage) []string { return nil })
-		ctx, cancel := context.WithCancel(t.Context())
+		ctx, cancel := context.WithCancel(guarded(t))
 		cancel()
 		if err := m.Execute(ctx, "stop", nil, nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("Execute: %v", err)

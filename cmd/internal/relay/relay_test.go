@@ -2,8 +2,10 @@ package relay
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -121,6 +123,23 @@ func TestSlowReceiver(t *testing.T) {
 	})
 }
 
+// hangGuard only ends a test that hangs; no result depends on it.
+const hangGuard = time.Minute
+
+// dial connects for no longer than hangGuard.
+func dial(t *testing.T, path string) *net.UnixConn {
+	t.Helper()
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		err = c.SetDeadline(time.Now().Add(hangGuard))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.UnixConn)
+}
+
 // TestRelay passes real sockets both ways, keeps half of a closed connection open, and ends.
 func TestRelay(t *testing.T) {
 	dir := t.TempDir()
@@ -136,6 +155,7 @@ func TestRelay(t *testing.T) {
 			if err != nil {
 				return
 			}
+			_ = c.SetDeadline(time.Now().Add(hangGuard))
 			text, _ := io.ReadAll(c)
 			c.Write(bytes.ToUpper(text))
 			c.Close()
@@ -146,27 +166,20 @@ func TestRelay(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, word := range []string{"one", "another"} {
-		c, err := net.Dial("unix", from)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := dial(t, from)
 		c.Write([]byte(word))
-		c.(*net.UnixConn).CloseWrite()
+		c.CloseWrite()
 		got, err := io.ReadAll(c)
 		if err != nil || string(got) != strings.ToUpper(word) {
 			t.Errorf("said %q, heard %q: %v", word, got, err)
 		}
 		c.Close()
 	}
-	open, err := net.Dial("unix", from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer open.Close()
+	open := dial(t, from)
 	if err := r.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := open.Read(make([]byte, 1)); err == nil {
+	if _, err := open.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("a connection outlives the relay")
 	}
 }
@@ -177,11 +190,7 @@ func TestNobodyListens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := net.Dial("unix", filepath.Join(dir, "from"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Read(make([]byte, 1)); err == nil {
+	if _, err := dial(t, filepath.Join(dir, "from")).Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the source is not told")
 	}
 	if err := r.Close(); err == nil {
