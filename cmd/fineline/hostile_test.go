@@ -102,32 +102,37 @@ func modeName(mode wire.Mode) string {
 	return map[wire.Mode]string{wire.ModePrecopy: "Precopy", wire.ModePostcopy: "Postcopy", wire.ModeHybrid: "Hybrid"}[mode]
 }
 
-// meet has a real source migrate to a hostile destination, and returns what it was described.
-func meet(t *testing.T, d hostile.Destination) (src *machine, result *migration.Result, description []byte) {
+// meet has a real source migrate to a hostile destination, and returns what it was described, and the guest's steps before.
+func meet(t *testing.T, d hostile.Destination) (src *machine, description []byte, before uint64) {
 	h := newHouse(t)
-	src = h.startDirty("src", "", ownershipLoad, "--memory", "64M")
+	src = h.startDirty("src", "", ownershipLoad, "--memory", strconv.Itoa(hostile.MemoryBytes>>20)+"M")
+	before = src.check()
 	ctx, cancel := context.WithTimeout(h.ctx, attackTimeout)
 	defer cancel()
 	ln := listenUnix(t, h.path("evil"))
-	served := make(chan struct{})
+	served, played := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(served)
-		description, _ = d.Serve(ctx, ln) // how the source hangs up is its affair
+		description, _ = d.Serve(ctx, ln, func() { close(played) }) // how the source hangs up is its affair
 	}()
 	r := request("unix:" + h.path("evil"))
-	r.MemoryMode = modeName(d.Mode)
+	r.MemoryMode, r.Local, r.KeepSource = modeName(d.Mode), d.Mode == wire.ModeLocal, d.Keep
+	if d.Mode == wire.ModeHybrid {
+		r.DowntimeMS, r.MaxBandwidthBytesPerSecond = 1, 1<<20 // it does not converge
+	}
 	migrated := make(chan struct{})
 	go func() {
 		defer close(migrated)
-		result, _ = src.Migrate(h.ctx, r, ignoreProgress)
+		_, _ = src.Migrate(h.ctx, r, ignoreProgress)
 	}()
-	// A source that has given its guest away goes on offering the memory for as long as it lives.
-	select {
-	case <-migrated:
-	case <-time.After(2 * time.Second):
-		if !d.Gone {
-			<-migrated
-		}
+	if !d.Gone { // else it goes on offering the memory for as long as it lives
+		<-migrated
+	}
+	if d.Gone || d.Keep {
+		<-played
+	}
+	if ctx.Err() != nil {
+		t.Error("the attack is not over")
 	}
 	cancel()
 	<-served
@@ -139,7 +144,7 @@ func meet(t *testing.T, d hostile.Destination) (src *machine, result *migration.
 		_ = src.Kill()
 		<-migrated
 	}
-	return src, result, description
+	return src, description, before
 }
 
 func TestHostileDestinations(t *testing.T) {
@@ -147,12 +152,18 @@ func TestHostileDestinations(t *testing.T) {
 	vmmtest.NeedKVM(t)
 	name := func(d hostile.Destination) string { return d.Name }
 	beside(t, hostile.Destinations(), name, func(t *testing.T, d hostile.Destination) {
-		src, _, _ := meet(t, d)
-		if !d.Gone {
-			src.awaitPhase(api.Running)
-			src.checkRuns()
-			src.stop()
+		src, _, before := meet(t, d)
+		if d.Keep {
+			src.takeOver(d)
 		}
+		if d.Gone || d.Lost {
+			return
+		}
+		src.awaitPhase(api.Running)
+		if after := src.checkRuns(); after < before {
+			t.Errorf("the guest went from %d steps back to %d", before, after)
+		}
+		src.stop()
 	})
 }
 
@@ -160,7 +171,7 @@ func TestHostileSources(t *testing.T) {
 	hostTierOnly(t)
 	vmmtest.NeedKVM(t)
 	looker := hostile.Destinations()[0]
-	src, _, description := meet(t, looker)
+	src, description, _ := meet(t, looker)
 	src.stop()
 	if len(description) == 0 {
 		t.Fatal("the source described nothing")
@@ -171,14 +182,21 @@ func TestHostileSources(t *testing.T) {
 		dst, _ := h.startIncoming("dst", "")
 		ctx, cancel := context.WithTimeout(h.ctx, attackTimeout)
 		defer cancel()
-		if err := s.Attack(ctx, dialUnix(h.path("dst.mig")), 1, description); err != nil {
-			if strings.Contains(err.Error(), "not accepted") {
-				t.Fatal(err)
-			}
+		err := s.Attack(ctx, dialUnix(h.path("dst.mig")), 1, description)
+		if refused := err != nil && strings.Contains(err.Error(), "not accepted"); refused != s.Refused {
+			t.Fatalf("refused %v: %v", refused, err)
+		}
+		if err != nil {
 			t.Log(err)
 		}
 		if ctx.Err() != nil {
 			t.Error("the destination did not hang up")
+		}
+		if s.Refused { // it waits for another machine
+			dst.awaitPhase(api.Incoming)
+			dst.checkSound()
+			dst.stop()
+			return
 		}
 		dst.awaitGone() // it was started for one machine, and that is lost
 		dst.checkSound()
@@ -203,7 +221,7 @@ func mischiefs(t *testing.T, forge bool, deeds ...hostile.Deed) []mischief {
 	t.Logf("seeds from %d", seed)
 	var cases []mischief
 	for range many {
-		for _, mode := range []wire.Mode{wire.ModePrecopy, wire.ModePostcopy} {
+		for _, mode := range []wire.Mode{wire.ModePrecopy, wire.ModePostcopy, wire.ModeHybrid} {
 			for _, deed := range deeds {
 				p := hostile.NewPlan(seed, mischiefFrames, forge)
 				p.Deed = deed

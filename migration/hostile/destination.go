@@ -1,8 +1,11 @@
 package hostile
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/fineline-vmm/fineline/memory"
@@ -15,22 +18,32 @@ type Destination struct {
 	Mode wire.Mode // in which it is to be met
 	// Gone: it has said that it runs the guest, so that the source has given it away, and rightly.
 	Gone bool
-	play func(d *defence) error
+	// Keep: the source is to be kept, and has the checkpoint with this number in the end, from which its guest can go on. Lost:
+	// from which it can't, since its state is rubbish.
+	Keep, Lost bool
+	Checkpoint uint64
+	play       func(d *defence) error
 }
 
 // defence is a destination on its connections, after ACCEPT.
 type defence struct {
 	main, fault *peer
+	mode        wire.Mode
 	hello       wire.Hello
 	more        chan *peer // later connections, greeted
+	reverse     chan *peer // those for checkpoints
 	description []byte
+	state       []byte // the guest's
 }
 
-// Serve plays the destination to the source that comes, until ctx ends; then it closes ln.
-func (d Destination) Serve(ctx context.Context, ln net.Listener) ([]byte, error) {
+// Serve plays the destination to the source that comes, until ctx ends; then it closes ln. played is called when all
+// that is wrong was done.
+func (d Destination) Serve(ctx context.Context, ln net.Listener, played func()) ([]byte, error) {
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer stop()
-	def := &defence{more: make(chan *peer, wire.MaxStreams)}
+	played = sync.OnceFunc(played)
+	defer played()
+	def := &defence{mode: d.Mode, more: make(chan *peer, wire.MaxStreams), reverse: make(chan *peer, 1)}
 	go def.accept(ctx, ln)
 	def.main = <-def.more
 	if def.main == nil {
@@ -44,6 +57,7 @@ func (d Destination) Serve(ctx context.Context, ln net.Listener) ([]byte, error)
 	if err := d.play(def); err != nil {
 		return def.description, err
 	}
+	played()
 	<-ctx.Done()
 	return def.description, nil
 }
@@ -51,6 +65,7 @@ func (d Destination) Serve(ctx context.Context, ln net.Listener) ([]byte, error)
 // accept greets all that come.
 func (d *defence) accept(ctx context.Context, ln net.Listener) {
 	defer close(d.more)
+	defer close(d.reverse)
 	for {
 		c, err := ln.Accept()
 		if err != nil {
@@ -72,8 +87,15 @@ func (d *defence) accept(ctx context.Context, ln net.Listener) {
 		if p.Message(wire.TypeHello, answer) != nil {
 			continue
 		}
+		if hello.Purpose == wire.PurposeStream && d.mode != wire.ModePostcopy {
+			go func() { _, _ = io.Copy(io.Discard, c) }() // pages of rounds
+		}
+		to := d.more
+		if hello.Purpose == wire.PurposeReverse {
+			to = d.reverse
+		}
 		select {
-		case d.more <- p:
+		case to <- p:
 		default:
 			_ = c.Close()
 		}
@@ -87,16 +109,56 @@ func says(t wire.Type) func(*defence) error {
 	return func(d *defence) error { return d.main.Signal(t) }
 }
 
-// runs receives everything up to STATE and says that the guest runs. The last of the streams is for faults.
-func runs(d *defence) error {
+// acks receives a round and says so.
+func acks(d *defence) error {
 	for {
 		f, err := d.main.r.Next(anything)
 		if err != nil {
 			return err
 		}
-		if f.Type == wire.TypeState {
-			break
+		if f.Type == wire.TypeRoundEnd {
+			return d.main.Signal(wire.TypeRoundAck)
 		}
+	}
+}
+
+// receives takes everything up to STATE.
+func receives(d *defence) error {
+	for {
+		f, err := d.main.r.Next(anything)
+		if err != nil {
+			return err
+		}
+		switch f.Type {
+		case wire.TypeState:
+			d.state = bytes.Clone(f.Payload)
+			return nil
+		case wire.TypeRoundEnd:
+			end, err := wire.Decode[wire.RoundEnd](f)
+			if err == nil && !end.Paused {
+				err = d.main.Signal(wire.TypeRoundAck)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// leaves hangs up.
+func leaves(d *defence) error { return d.main.Close() }
+
+// hangsUp waits until the source does.
+func hangsUp(d *defence) error {
+	_ = d.main.SetReadDeadline(time.Now().Add(hangUpTime))
+	_, err := io.Copy(io.Discard, d.main.Conn)
+	return err
+}
+
+// runs receives everything up to STATE and says that the guest runs. The last of the streams is for faults.
+func runs(d *defence) error {
+	if err := receives(d); err != nil {
+		return err
 	}
 	if err := d.main.Signal(wire.TypeReady); err != nil {
 		return err
@@ -142,7 +204,7 @@ func Destinations() []Destination {
 	}
 	complete := func(d *defence) error { return d.main.Message(wire.TypeComplete, wire.Complete{}) }
 	running := func(d *defence) error { return d.main.Message(wire.TypeRunning, wire.Running{MonotonicNS: 1 << 62}) }
-	return []Destination{
+	return append([]Destination{
 		{Name: "looks and refuses", Mode: wire.ModePrecopy, play: refuse},
 		{Name: "ready before STATE", Mode: wire.ModePrecopy, play: each(accepts, says(wire.TypeReady))},
 		{Name: "runs before STATE", Mode: wire.ModePrecopy, play: each(accepts, running)},
@@ -151,7 +213,21 @@ func Destinations() []Destination {
 		{Name: "acks without rounds", Mode: wire.ModePrecopy, play: each(accepts, says(wire.TypeRoundAck), says(wire.TypeRoundAck), says(wire.TypeRoundAck))},
 		{Name: "requests outside RAM", Mode: wire.ModePostcopy, Gone: true, play: each(accepts, runs, requests(1<<51))},
 		{Name: "flood of requests", Mode: wire.ModePostcopy, Gone: true, play: each(accepts, runs, requests(memory.PageSize))},
-		{Name: "runs twice", Mode: wire.ModePostcopy, Gone: true, play: each(accepts, runs, running)},
-		{Name: "complete too early", Mode: wire.ModePostcopy, Gone: true, play: each(accepts, runs, complete)},
-	}
+		{Name: "runs twice", Mode: wire.ModePostcopy, Gone: true, play: each(accepts, runs, running, hangsUp)},
+		{Name: "complete too early", Mode: wire.ModePostcopy, Gone: true, play: each(accepts, runs, complete, hangsUp)},
+
+		{Name: "hybrid: more acks than rounds", Mode: wire.ModeHybrid, play: each(accepts, acks, says(wire.TypeRoundAck), says(wire.TypeRoundAck))},
+		{Name: "hybrid: complete in a round", Mode: wire.ModeHybrid, play: each(accepts, acks, complete)},
+		{Name: "hybrid: runs in a round", Mode: wire.ModeHybrid, play: each(accepts, acks, running)},
+		{Name: "hybrid: leaves with STATE", Mode: wire.ModeHybrid, play: each(accepts, receives, leaves)},
+		{Name: "hybrid: requests outside RAM", Mode: wire.ModeHybrid, Gone: true, play: each(accepts, runs, requests(1<<51))},
+		{Name: "hybrid: runs twice", Mode: wire.ModeHybrid, Gone: true, play: each(accepts, runs, running, hangsUp)},
+
+		{Name: "local: leaves with the memory", Mode: wire.ModeLocal, play: each(accepts, leaves)},
+		{Name: "local: a source's frame", Mode: wire.ModeLocal, play: each(accepts, says(wire.TypeCommit))},
+		{Name: "local: ack of a round", Mode: wire.ModeLocal, play: each(accepts, says(wire.TypeRoundAck))},
+		{Name: "local: runs before STATE", Mode: wire.ModeLocal, play: each(accepts, running)},
+		{Name: "local: complete before STATE", Mode: wire.ModeLocal, play: each(accepts, complete)},
+		{Name: "local: leaves with STATE", Mode: wire.ModeLocal, play: each(accepts, receives, leaves)},
+	}, badCheckpoints()...)
 }

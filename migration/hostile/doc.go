@@ -22,6 +22,14 @@
 // Each is a list of scripts (Sources, Destinations), a script one way to be wrong after a right beginning. They
 // claim a process that does not exist on a boot that never was, so that no proof of death is to be had of them.
 //
+// A destination of a source that is kept is wrong in what it sends back: checkpoints that are torn, miscounted, of pages
+// that are none, without end. What the source has of its guest must stay that of a whole checkpoint. A state of rubbish can't
+// be told before it is needed; the guest is lost then, and the VMM is not. Keepers are sources that are wrong
+// in taking checkpoints, in the name of an honest one.
+//
+// In a local hand-over a destination has the guest's memory itself, and may do with it what it wants: it must be
+// trusted, and what is played is only what it says.
+//
 // Rejected: random bytes in place of frames (the fuzz targets of migration/wire and migration do that, and get no
 // further than the greeting), and a hook in the product's writer (then it would not be the product that is
 // attacked).

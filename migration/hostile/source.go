@@ -19,12 +19,18 @@ import (
 // nobody is a process of which no death can be proved.
 var nobody = identity.Process{BootID: "never booted", PIDNamespace: 1, TimeNamespace: 1, PID: 1, StartTicks: 1}
 
+// MemoryBytes is how much memory the machine must have that is attacked, for what has to fit it.
+const MemoryBytes = 64 << 20
+
 // Source is one way to be wrong as a source.
 type Source struct {
 	Name string
 	Mode wire.Mode
+	// Refused: the destination says no to the machine, and waits for another.
+	Refused bool
 	// streams are opened, unless it is negative: then as many are promised.
 	streams int
+	offer   func(a *attack) error // in a local hand-over: what comes in place of the memory
 	play    func(a *attack) error
 }
 
@@ -41,13 +47,17 @@ type attack struct {
 type peer struct {
 	net.Conn
 	*wire.Writer
-	r *wire.Reader
+	r    *wire.Reader
+	lend *lender
 }
 
-func newPeer(c net.Conn) *peer { return &peer{c, wire.NewWriter(c), wire.NewReader(c)} }
+func newPeer(c net.Conn) *peer {
+	l := &lender{Conn: c}
+	return &peer{c, wire.NewWriter(l), wire.NewReader(c), l}
+}
 
 // anything is every type of frame.
-var anything = wire.Set(1<<(wire.TypeComplete+1) - 1)
+var anything = wire.Set(1<<(wire.TypeEnded+1) - 1)
 
 // Attack plays the source to the destination that dial leads to; description is one that it can build. It
 // returns when the destination has hung up, or ctx ends, and its error says only how.
@@ -64,6 +74,11 @@ func (s Source) Attack(ctx context.Context, dial Dial, generation uint64, descri
 	defer a.main.Close()
 	if err := a.main.Bytes(wire.TypeDescription, description); err != nil {
 		return err
+	}
+	if s.offer != nil {
+		if err := s.offer(a); err != nil {
+			return err
+		}
 	}
 	if _, err := a.main.r.Next(wire.Of(wire.TypeAccept)); err != nil {
 		return fmt.Errorf("not accepted: %w", err)
@@ -155,7 +170,15 @@ func Sources() []Source {
 	page := bytes.Repeat([]byte{0xee}, memory.PageSize)
 	onePage := pages(wire.KindData, 1, 1, page)
 	paused := message(wire.TypeRoundEnd, wire.RoundEnd{Round: 1, Paused: true})
-	return []Source{
+	allPaused := func(a *attack) error { // streams and main connection
+		for _, p := range a.streams {
+			if err := p.Message(wire.TypeRoundEnd, wire.RoundEnd{Round: 1, Paused: true}); err != nil {
+				return err
+			}
+		}
+		return paused(a)
+	}
+	return append([]Source{
 		{Name: "page outside RAM", Mode: wire.ModePrecopy, play: pages(wire.KindData, 1<<40, 1, page)},
 		{Name: "zeros outside RAM", Mode: wire.ModePrecopy, play: pages(wire.KindZero, 0, 1<<32-1, nil)},
 		{Name: "mask of no lines", Mode: wire.ModePrecopy, play: pages(wire.KindLines, 1, 1, make([]byte, 10))},
@@ -189,7 +212,11 @@ func Sources() []Source {
 		{Name: "pages to what is present", Mode: wire.ModePostcopy, streams: 2, play: all(payload(wire.TypeAbsent, []byte{0, 1}), func(a *attack) error {
 			return a.streams[0].Bytes(wire.TypePages, record(wire.KindData, 5, 1, page))
 		}, payload(wire.TypeState, page))},
-	}
+		{Name: "hybrid: absent in a round", Mode: wire.ModeHybrid, streams: 2, play: all(onePage, payload(wire.TypeAbsent, []byte{0, 1}))},
+		{Name: "hybrid: absent outside RAM", Mode: wire.ModeHybrid, streams: 2, play: all(allPaused, payload(wire.TypeAbsent, binary.AppendUvarint(binary.AppendUvarint(nil, 1<<40), 1)))},
+		{Name: "hybrid: commit after a round", Mode: wire.ModeHybrid, streams: 2, play: all(allPaused, payload(wire.TypeCommit, nil))},
+		{Name: "hybrid: state of rubbish", Mode: wire.ModeHybrid, streams: 2, play: all(allPaused, payload(wire.TypeAbsent, []byte{0, 1}), payload(wire.TypeState, page))},
+	}, locals()...)
 }
 
 // bomb sends a frame of some hundred bytes that says it is a gigabyte.

@@ -43,7 +43,11 @@ func run(ctx context.Context, args []string) error {
 			fmt.Printf("source %q %s\n", s.Name, s.Mode)
 		}
 		for _, d := range hostile.Destinations() {
-			fmt.Printf("destination %q %s\n", d.Name, d.Mode)
+			with := string(d.Mode)
+			if d.Keep {
+				with += " --keep-source"
+			}
+			fmt.Printf("destination %q %s\n", d.Name, with)
 		}
 		return nil
 	case len(args) == 5 && args[0] == "middle":
@@ -96,7 +100,7 @@ func destination(ctx context.Context, path, name string) error {
 		if err != nil {
 			return err
 		}
-		description, err := d.Serve(ctx, ln)
+		description, err := d.Serve(ctx, ln, func() { fmt.Fprintln(os.Stderr, "all was done; Ctrl-C ends this") })
 		_, writeErr := os.Stdout.Write(description)
 		return errors.Join(err, writeErr)
 	}
