@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -13,8 +15,52 @@ import (
 	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
-// soak reports whether tests run as often as acceptance wants (docs/testing.md).
-func soak() bool { return os.Getenv("FINELINE_SOAK") != "" }
+// migrationsEach is how often a Linux guest moves in each mode: a tenth of FINELINE_SOAK, which says so of tiny
+// guests (docs/testing.md).
+func migrationsEach(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("FINELINE_SOAK")
+	if text == "" {
+		return 2
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("FINELINE_SOAK=%q is no number of migrations", text)
+	}
+	return min(max(1, n/10), maxLinuxHops/len(linuxModes))
+}
+
+// linuxModes are the modes as a Linux guest takes them.
+var linuxModes = []api.MigrationRequest{
+	{MemoryMode: "Precopy", DowntimeMS: 1000},
+	{MemoryMode: "Postcopy"},
+	{MemoryMode: "Hybrid", DowntimeMS: 1},
+}
+
+// linuxCell is what pages are sent as, and compared with.
+type linuxCell struct{ granularity, baseline string }
+
+// linuxCells are all, in an order that a seed draws for each mode.
+func linuxCells(t *testing.T) (cells [][]linuxCell) {
+	t.Helper()
+	seed, err := strconv.ParseUint(os.Getenv("FINELINE_SEED"), 10, 64)
+	if err != nil {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for range linuxModes {
+		var all []linuxCell
+		for _, granularity := range []string{"line", "page"} {
+			for _, baseline := range []string{"auto", "twin", "hash", "none"} {
+				all = append(all, linuxCell{granularity, baseline})
+			}
+		}
+		random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		cells = append(cells, all)
+	}
+	return cells
+}
 
 // span holds a value that is known to lie in it.
 type span struct{ from, to float64 }
@@ -54,10 +100,8 @@ func (m *memcheck) checkClock(begin span, downtime float64) {
 // TestLinuxMigratesInEveryMode moves stock Linux that checks its memory and its clocks and compresses data.
 func TestLinuxMigratesInEveryMode(t *testing.T) {
 	image := vmmtest.NeedLinux(t)
-	each, guard := 2, linuxHangGuard
-	if soak() {
-		each, guard = 10, 4*linuxHangGuard
-	}
+	each, cells := migrationsEach(t), linuxCells(t)
+	guard := linuxHangGuard * time.Duration(each+2) / 3
 	dir, err := os.MkdirTemp("", "fl")
 	if err != nil {
 		t.Fatal(err)
@@ -74,29 +118,27 @@ func TestLinuxMigratesInEveryMode(t *testing.T) {
 	guest.progress()
 	guest.jobDone()
 	clock, downtime := guest.clockAhead(), 0.0
-	requests := []api.MigrationRequest{
-		{MemoryMode: "Precopy", Granularity: "line", DowntimeMS: 1000},
-		{MemoryMode: "Postcopy"},
-		{MemoryMode: "Hybrid", DowntimeMS: 1},
-	}
-	for hop := range each * len(requests) {
-		r := requests[hop%len(requests)]
+	for hop := range each * len(linuxModes) {
+		mode, turn := hop%len(linuxModes), hop/len(linuxModes)
+		r, cell := linuxModes[mode], cells[mode][turn%len(cells[mode])]
+		r.Granularity, r.Baseline = cell.granularity, cell.baseline
+		how := fmt.Sprintf("%s by the %s against %s", r.MemoryMode, r.Granularity, r.Baseline)
 		name := fmt.Sprintf("p%d", hop+1)
 		r.DestinationURL = "unix:" + filepath.Join(dir, name+".mig")
 		next := startLinux(ctx, t, dir, name, "--incoming", r.DestinationURL)
 		result, err := vmm.Migrate(ctx, r, ignoreProgress)
 		if err != nil || result.Status != migration.StatusCompleted {
-			t.Fatalf("hop %d, %s: %v, %+v", hop, r.MemoryMode, err, result)
+			t.Fatalf("hop %d, %s: %v, %+v", hop, how, err, result)
 		}
 		guest.arriveAt(filepath.Join(dir, name+".tty"))
 		if err := ended(ctx, vmm); err != nil {
-			t.Fatalf("hop %d, %s: the source: %v", hop, r.MemoryMode, err)
+			t.Fatalf("hop %d, %s: the source: %v", hop, how, err)
 		}
 		vmm = next
 		guest.progress()
 		guest.jobDone()
 		downtime += result.DowntimeMS / 1e3
-		t.Logf("hop %d, %s: %.0f ms, %.0f ms of downtime, %d rounds, post-copy %t, %+v", hop, r.MemoryMode, result.TotalMS,
+		t.Logf("hop %d, %s: %.0f ms, %.0f ms of downtime, %d rounds, post-copy %t, %+v", hop, how, result.TotalMS,
 			result.DowntimeMS, len(result.Rounds), result.SwitchedToPostcopy, result.Faults)
 	}
 	guest.checkClock(clock, downtime)
