@@ -7,9 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/identity"
 	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
@@ -20,7 +22,12 @@ import (
 // destination had got it.
 func doubtful(t *testing.T, owner bool) (*pair, *InDoubtError, <-chan error) {
 	t.Helper()
-	p := newPair(t)
+	return newPair(t).doubtful(owner)
+}
+
+func (p *pair) doubtful(owner bool) (*pair, *InDoubtError, <-chan error) {
+	t := p.t
+	t.Helper()
 	p.src.hooks.liveness, p.dst.hooks.liveness = unprovable{}, unprovable{}
 	if owner {
 		p.plan(string(inject.DestinationOwner) + "=cut")
@@ -30,9 +37,12 @@ func doubtful(t *testing.T, owner bool) (*pair, *InDoubtError, <-chan error) {
 	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
 	p.opts.ResolveTimeout, p.opts.Streams = 1, 1
 	p.opts.hooks = p.src.hooks
-	dials := 0
+	dials, allowed := 0, 1
+	if p.opts.Mode.AfterCommit() {
+		allowed = 3 // and a stream, and the one for faults
+	}
 	p.opts.hooks.dial = func(ctx context.Context) (net.Conn, error) {
-		if dials++; dials > 1 {
+		if dials++; dials > allowed {
 			return nil, errNet
 		}
 		return p.dial(ctx)
@@ -106,6 +116,57 @@ func TestEndedUnheard(t *testing.T) {
 		t.Errorf("%v, released %v", err, p.src.released)
 	}
 	p.verifyLaw(nobody)
+}
+
+// TestServesAfterDoubt: memory that follows the guest after a doubt is brought up to date against what went in the rounds before it.
+// From its beginning on everybody sees that the guest has left, though there is no connection yet.
+func TestServesAfterDoubt(t *testing.T) {
+	for name, end := range map[string]func(*InDoubtError) (*Result, error){
+		"asked again":     func(e *InDoubtError) (*Result, error) { return e.Retry(t.Context()) },
+		"decided by hand": func(e *InDoubtError) (*Result, error) { return ResolveInDoubt(e, GuestIsThere) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t)
+			p.neverConverge()
+			p.opts.Mode, p.opts.Granularity = wire.ModeHybrid, GranularityLine
+			var shown []string
+			store := p.opts.Progress
+			p.opts.Progress = func(at Progress) {
+				shown = append(shown, at.Phase)
+				if at.Phase == "precopy" {
+					store(at)
+				}
+			}
+			// In a page that the guest never writes to.
+			r := p.src.mem.Regions()[1]
+			last := r.Base + memory.GPA(r.SizeBytes-memory.PageSize)
+			word := func(value uint64) {
+				if err := p.src.mem.StoreUint64(last+2048, value); err != nil {
+					t.Error(err)
+				}
+			}
+			word(1)
+			p.src.onPause = func() error {
+				word(0) // the destination has them from a round
+				return nil
+			}
+			_, doubt, received := p.doubtful(true)
+			shown = nil
+			doubt.sender.dial = p.dial
+			result, err := end(doubt)
+			if err != nil || result.Status != StatusCompleted {
+				t.Errorf("%v, %+v", err, result)
+			}
+			if err := errors.Join(<-received, <-p.complete); err != nil {
+				t.Error(err)
+			}
+			p.verifyLaw(destination)
+			p.verifyGuest()
+			if i := slices.Index(shown, PhaseReconnecting); i < 0 || slices.Index(shown, PhasePostcopy) < i {
+				t.Errorf("shown: %q", shown)
+			}
+		})
+	}
 }
 
 func TestDecisions(t *testing.T) {

@@ -183,12 +183,24 @@ func (s *sender) handedOver(running *wire.Running) error {
 		}
 	}
 	kept := s.keeper != nil && running.Failure == ""
+	if err := s.follow(kept); err != nil || kept {
+		return err
+	}
+	_ = s.link.send(context.Background(), func(w *wire.Writer) error { return w.Signal(wire.TypeDone) })
+	if running.Failure != "" {
+		return fmt.Errorf("%w: %s", ErrNotStarted, running.Failure)
+	}
+	return nil
+}
+
+// follow is what is left to do when the guest is the destination's: its memory, if that is not there yet, and to keep a
+// copy or to let go.
+func (s *sender) follow(kept bool) error {
 	if kept {
 		s.keep()
 	}
 	if s.postcopy {
-		err := s.serve()
-		switch {
+		switch err := s.serve(); {
 		case err != nil && kept:
 			return s.serveEnded(err)
 		case err != nil:
@@ -196,13 +208,8 @@ func (s *sender) handedOver(running *wire.Running) error {
 			return err
 		}
 	}
-	if kept {
-		return nil
-	}
-	s.release()
-	_ = s.link.send(context.Background(), func(w *wire.Writer) error { return w.Signal(wire.TypeDone) })
-	if running.Failure != "" {
-		return fmt.Errorf("%w: %s", ErrNotStarted, running.Failure)
+	if !kept {
+		s.release()
 	}
 	return nil
 }

@@ -191,11 +191,11 @@ type serving struct {
 	lost      error // why there is no connection
 }
 
+// begin is the first call: so many pages are to follow the guest.
+func (v *serving) begin(at time.Duration, pages uint64) { v.began, v.pages = at, pages }
+
 // connected begins to count over new connections.
 func (v *serving) connected(at time.Duration, left uint64) {
-	if v.began == 0 {
-		v.began, v.pages = at, left
-	}
 	v.since, v.sinceLeft, v.lost = at, left, nil
 }
 

@@ -331,29 +331,31 @@ func (s *sender) unburden() {
 // finish completes the result with the outcome.
 func (s *sender) finish(err error) (*Result, error) {
 	s.closeLink()
-	s.base.free()
-	var doubt *InDoubtError
+	doubt := errors.As(err, new(*InDoubtError))
+	if !doubt {
+		s.base.free() // else memory may be sent yet, against what went in the rounds
+	}
 	stands := s.stands(err) // then the rest is for the end of that
 	if s.keeper != nil {
 		s.result.KeepSource, s.result.Checkpoints = stands, s.keeper.Status().Checkpoint
-		if !stands && !errors.As(err, &doubt) {
+		if !stands && !doubt {
 			s.keeper.quit()
 			s.keeper.use(nil)
 		}
 	}
-	if !stands && !errors.As(err, &doubt) && s.watch != nil {
+	if !stands && !doubt && s.watch != nil {
 		s.watch.Close()
 		s.watch = nil
 	}
 	// A destination that is not ready discards by itself; any other reads our journal unless it knows.
-	if doubt == nil && !stands && !s.byHand && (s.gaveAway || s.discarded || !s.stateSent) {
+	if !doubt && !stands && !s.byHand && (s.gaveAway || s.discarded || !s.stateSent) {
 		s.opts.Journal.Settle(s.opts.MachineID, s.generation)
 	}
 	r := &s.result
 	switch {
 	case err == nil:
 		r.Status = StatusCompleted
-	case doubt != nil:
+	case doubt:
 		r.Status = StatusInDoubt
 	case errors.As(err, new(*ResumedError)):
 		r.Status = StatusResumed

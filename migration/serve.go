@@ -120,6 +120,7 @@ func (s *sender) serve() error {
 	if err := s.note(journal.Serving, ""); err != nil {
 		s.opts.Log.Warnf("migration: %v", err) // only a human would read it
 	}
+	s.serving.begin(s.clock.Now(), s.server.Left())
 	err := s.inject(inject.SourceServing)
 	if err == nil && len(s.streams) == 0 {
 		err = ErrConnectionLost // the outcome was learnt over another connection, or from a human
@@ -184,7 +185,7 @@ const lastWordTimeout = time.Second
 // servingInterval is how often Progress is called in post-copy.
 const servingInterval = 2 * progressInterval
 
-// watchServing reports, and ends the serving when somebody gives up.
+// watchServing reports, answers what humans want meanwhile, and ends the serving when somebody gives up.
 func (s *sender) watchServing(ctx context.Context, cancel context.CancelCauseFunc) {
 	tick := time.NewTicker(servingInterval)
 	defer tick.Stop()
@@ -192,6 +193,8 @@ func (s *sender) watchServing(ctx context.Context, cancel context.CancelCauseFun
 		select {
 		case <-tick.C:
 			s.report(true)
+		case a := <-s.asked():
+			a.refuse()
 		case <-s.opts.GiveUp:
 			cancel(errGaveUp)
 			return

@@ -252,15 +252,10 @@ func (e *InDoubtError) Retry(ctx context.Context) (*Result, error) {
 
 // handBy gives the guest away on a human's word.
 func (s *sender) handBy() error {
-	if !s.postcopy {
-		s.giveAway()
-		return nil
-	}
-	s.gaveAway = true // and it needs memory from here
+	s.result.Status = ""
+	s.gaveAway = true
 	s.unburden()
-	err := s.serve()
-	s.release()
-	return err
+	return s.follow(s.keeper != nil)
 }
 
 // Decision is a human's answer to a doubt.

@@ -102,6 +102,15 @@ type ask struct {
 	answer   chan error
 }
 
+// refuse answers a wish while the destination fetches memory.
+func (a *ask) refuse() {
+	if a.takeOver {
+		a.answer <- errAlive
+		return
+	}
+	a.answer <- errStillServing
+}
+
 // TakeOver resumes the guest here, on the word of a human that its destination does not run and never will. Nothing can check
 // it but that the destination does not answer: a wrong word makes two guests of one. It returns when that is decided;
 // the guest runs when Wait, or Send, has returned.
@@ -208,7 +217,7 @@ func (s *sender) asked() <-chan *ask {
 // guest is to be taken over.
 func (s *sender) answerServing(a *ask) bool {
 	if !a.takeOver {
-		a.answer <- errStillServing
+		a.refuse()
 		return false
 	}
 	return s.heardDead(a)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -75,6 +76,33 @@ func (p *pair) killDestination() {
 func (p *pair) sourcePhase() journal.Phase {
 	phase, _ := lastPhase(p.src.journal.Records("guest", 1), "guest", 1, journal.Source)
 	return phase
+}
+
+// TestAskedWhileServing: while memory moves, whoever wants the guest here, or the source to let go, is told at once that it can't be.
+func TestAskedWhileServing(t *testing.T) {
+	p, st := keptPair(t, wire.ModePostcopy)
+	p.opts.MaxBandwidthBytesPerS = 256 << 10
+	took, released := make(chan error, 1), make(chan error, 1)
+	var once sync.Once
+	p.opts.Progress = func(at Progress) {
+		if at.Phase != PhasePostcopy {
+			return
+		}
+		once.Do(func() {
+			go func() { took <- st.TakeOver() }()
+			go func() { released <- st.Release() }()
+		})
+	}
+	out := p.migrate()
+	if out.sendErr != nil || out.gotErr != nil {
+		t.Fatalf("send: %v; receive: %v", out.sendErr, out.gotErr)
+	}
+	if err := <-took; !errors.Is(err, errAlive) {
+		t.Errorf("taken over: %v", err)
+	}
+	if err := <-released; !errors.Is(err, errStillServing) {
+		t.Errorf("released: %v", err)
+	}
 }
 
 // TestReleased: a source that is kept gives its guest up when it is asked to, and the guest goes on.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -17,7 +18,7 @@ const doubtPause = 5 * time.Second
 // verdict is a human's decision and where to report that it was carried out.
 type verdict struct {
 	decision migration.Decision
-	done     chan error
+	done     chan error // capacity 1
 }
 
 var errSettled = errors.New("the doubt has just been settled: look at the machine's status")
@@ -62,6 +63,9 @@ func (i *instance) settleDoubt(o *outgoing, source *sourceMachine, doubt *migrat
 				continue
 			}
 		}
+		if v.decision == migration.GuestIsThere {
+			return i.giveAway(o, source, doubt, v)
+		}
 		_, err := migration.ResolveInDoubt(doubt, v.decision)
 		v.done <- err
 		if err == nil {
@@ -70,7 +74,27 @@ func (i *instance) settleDoubt(o *outgoing, source *sourceMachine, doubt *migrat
 	}
 }
 
-// settled reports an end that needed no decision.
+// giveAway carries out that the guest is the destination's. If its memory follows, which may take long, whoever said so is
+// answered when that begins.
+func (i *instance) giveAway(o *outgoing, source *sourceMachine, doubt *migration.InDoubtError, v *verdict) error {
+	ended := make(chan error, 1)
+	go func() {
+		result, err := migration.ResolveInDoubt(doubt, migration.GuestIsThere)
+		o.result.Store(result)
+		i.settled(source, result, err)
+		ended <- err
+	}()
+	select {
+	case <-o.left:
+		v.done <- nil
+		return <-ended
+	case err := <-ended:
+		v.done <- err
+		return err
+	}
+}
+
+// settled reports the end of a doubt.
 func (i *instance) settled(source *sourceMachine, result *migration.Result, err error) {
 	logrus.WithField("status", result.Status).Info("the doubt about the migration is settled")
 	if err := i.session.MigrationEnded(i.outcomeOf(source, result, err), result); err != nil {
@@ -96,8 +120,13 @@ func (i *instance) ResolveMigration(ctx context.Context, d api.Decision) error {
 	v := &verdict{decision: decision, done: make(chan error, 1)}
 	select {
 	case out.verdicts <- v:
-		return <-v.done
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	select {
+	case err := <-v.done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("the decision is taken, and not carried out yet (%w): look at the machine's status", ctx.Err())
 	}
 }

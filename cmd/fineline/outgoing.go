@@ -150,7 +150,7 @@ func (i *instance) progress(o *outgoing, p migration.Progress) {
 	if p.Phase != migration.PhasePreflight {
 		o.settle(nil)
 	}
-	if p.Phase == migration.PhasePostcopy {
+	if p.Phase == migration.PhasePostcopy || p.Phase == migration.PhaseReconnecting {
 		o.leaving.Do(func() {
 			i.session.GuestLeft()
 			close(o.left)
