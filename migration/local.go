@@ -141,12 +141,3 @@ func (s *session) arrive(mem *memory.Guest) (*arrived, error) {
 	}
 	return newArrived(mem)
 }
-
-// receivingLocal waits for the state: there are no rounds.
-func (s *session) receivingLocal(ctx context.Context) error {
-	f, err := s.next(ctx, wire.TypeState, wire.TypeAbort)
-	if err != nil {
-		return err
-	}
-	return s.restore(f.Payload)
-}

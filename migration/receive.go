@@ -257,9 +257,9 @@ func (s *session) receiving(ctx context.Context) error {
 		return err
 	}
 	if s.local() {
-		return s.receivingLocal(ctx)
+		return s.receivingState(ctx) // there are no rounds
 	}
-	for {
+	for s.paging == nil {
 		state, err := s.round(ctx)
 		if err != nil {
 			return err
@@ -268,25 +268,36 @@ func (s *session) receiving(ctx context.Context) error {
 			return s.restore(state)
 		}
 	}
+	// No page more before the commit: one that is absent would be waited for, and nobody brings it yet.
+	return s.receivingState(ctx)
 }
 
-// round takes one round from all connections, or the state that comes after the last one.
+// receivingState takes the state where no round can come before it.
+func (s *session) receivingState(ctx context.Context) error {
+	f, err := s.next(ctx, wire.TypeState, wire.TypeAbort)
+	if err != nil {
+		return err
+	}
+	return s.restore(f.Payload)
+}
+
+// round takes one round from all connections, or what comes after the last one: the state, or what is absent.
 func (s *session) round(ctx context.Context) (state []byte, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	streams := s.readStreams(ctx, cancel)
 	defer func() {
 		// What ends the wait of the main connection is not the cause if a stream failed.
-		if streamErr := streams.finish(state != nil || err != nil); streamErr != nil && state != nil {
+		if streamErr := streams.finish(state != nil || err != nil || s.paging != nil); streamErr != nil && err == nil {
 			state, err = nil, streamErr
 		}
 		cancel(nil)
 	}()
 	for {
 		takes := []wire.Type{wire.TypePages, wire.TypePagesZstd, wire.TypeRoundEnd, wire.TypeAbort}
-		if !s.apply.open && s.mayEnd() {
+		if !s.apply.open && s.paused {
 			takes = append(takes, wire.TypeState)
 		}
-		if !s.apply.open && s.source.Mode.AfterCommit() && s.paging == nil {
+		if !s.apply.open && s.source.Mode.AfterCommit() {
 			takes = append(takes, wire.TypeAbsent)
 		}
 		f, err := s.next(ctx, takes...)
@@ -299,7 +310,7 @@ func (s *session) round(ctx context.Context) (state []byte, err error) {
 		case wire.TypeRoundEnd:
 			return nil, s.roundEnd(f, streams)
 		case wire.TypeAbsent:
-			err = s.expectMemory(f.Payload)
+			return nil, s.expectMemory(f.Payload)
 		case wire.TypeState:
 			return f.Payload, nil
 		}
@@ -309,15 +320,12 @@ func (s *session) round(ctx context.Context) (state []byte, err error) {
 	}
 }
 
-// mayEnd: the guest is paused and nothing is to come before its state.
-func (s *session) mayEnd() bool { return s.paused || s.paging != nil }
-
 func (s *session) roundEnd(f wire.Frame, streams *streamReaders) error {
 	end, err := wire.Decode[wire.RoundEnd](f)
 	if err != nil {
 		return err
 	}
-	if s.paging != nil || s.paused && !end.Paused {
+	if s.paused && !end.Paused {
 		return fmt.Errorf("%w: a paused guest runs again in round %d", wire.ErrProtocol, end.Round)
 	}
 	if err := s.apply.roundEnd(end); err != nil {

@@ -207,6 +207,7 @@ func Sources() []Source {
 		{Name: "absent outside RAM", Mode: wire.ModePostcopy, streams: 2, play: payload(wire.TypeAbsent, binary.AppendUvarint(binary.AppendUvarint(nil, 1<<40), 1))},
 		{Name: "all absent", Mode: wire.ModePostcopy, streams: 2, play: payload(wire.TypeAbsent, binary.AppendUvarint(binary.AppendUvarint(nil, 0), 1<<52-1))},
 		{Name: "absent twice", Mode: wire.ModePostcopy, streams: 2, play: all(payload(wire.TypeAbsent, []byte{0, 1}), payload(wire.TypeAbsent, []byte{0, 1}))},
+		{Name: "pages to what is absent", Mode: wire.ModePostcopy, streams: 2, play: all(payload(wire.TypeAbsent, []byte{1, 1}), onePage)},
 		{Name: "absent in pre-copy", Mode: wire.ModePrecopy, play: payload(wire.TypeAbsent, []byte{0, 1})},
 		{Name: "commit at once", Mode: wire.ModePrecopy, play: payload(wire.TypeCommit, nil)},
 		{Name: "pages to what is present", Mode: wire.ModePostcopy, streams: 2, play: all(payload(wire.TypeAbsent, []byte{0, 1}), func(a *attack) error {

@@ -1,0 +1,128 @@
+package migration
+
+import (
+	"io"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/migration/postcopy"
+	"github.com/fineline-vmm/fineline/migration/wire"
+)
+
+// lackingTarget is a machine that says when it has been told what it lacks.
+type lackingTarget struct {
+	*side
+	told chan struct{}
+}
+
+func (l *lackingTarget) HomeMissing(*memory.Demand) (postcopy.LineMemory, error) {
+	close(l.told)
+	return nil, nil
+}
+
+// lacking plays a source to a destination that lacks its page 1: steps follow ABSENT, on the main connection and on the
+// first stream. It returns when the destination has discarded the machine, as it must.
+func lacking(t *testing.T, p *pair, target Target, told <-chan struct{}, steps func(main, stream *rawWriter)) {
+	t.Helper()
+	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	received := make(chan error, 1)
+	go func() {
+		_, err := p.l.Receive(t.Context(), target)
+		received <- err
+	}()
+	hello := hostileHello()
+	hello.Mode, hello.Streams = wire.ModePostcopy, 2
+	var reads sync.WaitGroup
+	defer reads.Wait()
+	open := func(hello wire.Hello) (net.Conn, *rawWriter, *wire.Reader) {
+		conn, err := p.l.Address().dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, r := newRawWriter(conn), wire.NewReader(conn)
+		if err := w.Message(wire.TypeHello, hello); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Next(wire.Of(wire.TypeHello)); err != nil {
+			t.Fatal(err)
+		}
+		return conn, w, r
+	}
+	conn, main, r := open(hello)
+	defer conn.Close()
+	if err := main.Bytes(wire.TypeDescription, []byte(`{"shape":1}`)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Next(wire.Of(wire.TypeAccept)); err != nil {
+		t.Fatal(err)
+	}
+	reads.Go(func() { _, _ = io.Copy(io.Discard, conn) })
+	hello.Purpose, hello.Stream = wire.PurposeStream, 1
+	streamConn, stream, _ := open(hello)
+	defer streamConn.Close()
+	if err := main.Bytes(wire.TypeAbsent, []byte{1, 1}); err != nil {
+		t.Fatal(err)
+	}
+	<-told
+	steps(main, stream)
+	select {
+	case err := <-received:
+		if !isDiscarded(err) {
+			t.Errorf("received: %v", err)
+		}
+	case <-time.After(hangGuard):
+		t.Error("the destination hangs")
+		_ = p.dst.mem.Abandon()
+		<-received
+	}
+	p.verifyLaw(source)
+}
+
+// eventConn says when it has brought a page, and when it is not read any more.
+type eventConn struct {
+	net.Conn
+	event func()
+}
+
+func (c *eventConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n >= memory.PageSize {
+		c.event()
+	}
+	return n, err
+}
+
+func (c *eventConn) SetReadDeadline(at time.Time) error {
+	if at.IsZero() {
+		c.event()
+	}
+	return c.Conn.SetReadDeadline(at)
+}
+
+// TestPagesToWhatIsAbsent: between ABSENT and the commit nobody brings a page, so who stored to one would wait for ever.
+func TestPagesToWhatIsAbsent(t *testing.T) {
+	page := record(wire.KindData, 1, 1, 1)
+	for name, steps := range map[string]func(main, stream *rawWriter, settled <-chan struct{}){
+		"main connection": func(main, _ *rawWriter, _ <-chan struct{}) { _ = main.Bytes(wire.TypePages, page) },
+		"stream": func(main, stream *rawWriter, settled <-chan struct{}) {
+			_ = stream.Bytes(wire.TypePages, page)
+			<-settled
+			_ = main.Bytes(wire.TypeState, []byte(`{}`))
+			_ = main.Message(wire.TypeAbort, wire.NewReason("that was all", false))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t)
+			settled := make(chan struct{})
+			event := sync.OnceFunc(func() { close(settled) })
+			p.wrap = func(_ string, c net.Conn) net.Conn { return &eventConn{c, event} }
+			target := &lackingTarget{p.dst, make(chan struct{})}
+			lacking(t, p, target, target.told, func(main, stream *rawWriter) { steps(main, stream, settled) })
+		})
+	}
+}
