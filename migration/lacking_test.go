@@ -126,3 +126,26 @@ func TestPagesToWhatIsAbsent(t *testing.T) {
 		})
 	}
 }
+
+// touchedTarget is a lackingTarget whose restore looks at pages.
+type touchedTarget struct {
+	lackingTarget
+	pages []memory.GPA
+}
+
+func (l *touchedTarget) RestorePages([]byte) ([]memory.GPA, error) { return l.pages, nil }
+
+// TestStateOfWhatIsAbsent: a restore that waits for a page in the kernel is not to be interrupted.
+func TestStateOfWhatIsAbsent(t *testing.T) {
+	p := newPair(t)
+	p.dst.onRestore = func() error {
+		t.Error("the state was restored though its page is absent")
+		return nil
+	}
+	told := make(chan struct{})
+	target := &touchedTarget{lackingTarget{p.dst, told}, []memory.GPA{0, 1 << 50, memory.PageSize}}
+	lacking(t, p, target, told, func(main, _ *rawWriter) {
+		_ = main.Bytes(wire.TypeState, []byte(`{}`))
+		_ = main.Message(wire.TypeAbort, wire.NewReason("that was all", false))
+	})
+}

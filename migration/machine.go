@@ -29,11 +29,11 @@ type Source interface {
 	Release()
 }
 
-// RestoreToucher is a Source that knows which pages of memory the destination's RestoreState looks for. In
+// RestoreToucher is a Source or a Target that knows which pages of memory the destination's RestoreState looks for. In
 // post-copy they go before the state: nobody brings a page before the commit, and a hypervisor that waited for
-// one in the kernel would never be ready.
+// one in the kernel would never be ready. The destination refuses a state of which one is absent.
 type RestoreToucher interface {
-	// RestorePages is asked with what SaveState returned. Pages that are not RAM are ignored.
+	// RestorePages is asked with what SaveState returned, or a peer has sent. Pages that are not RAM are ignored.
 	RestorePages(state []byte) ([]memory.GPA, error)
 }
 

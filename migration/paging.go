@@ -43,6 +43,24 @@ func (s *session) expectMemory(payload []byte) error {
 	return s.inject(inject.DestinationAbsent)
 }
 
+// checkTouched refuses a state whose restore would wait in the kernel for a page that nobody brings before the commit.
+func (s *session) checkTouched(state []byte) error {
+	target, ok := s.target.(RestoreToucher)
+	if s.paging == nil || !ok {
+		return nil
+	}
+	pages, err := target.RestorePages(state)
+	if err != nil {
+		return fmt.Errorf("cannot tell which pages the machine's state needs: %w", err)
+	}
+	for _, gpa := range pages {
+		if s.paging.demand.Has(gpa) {
+			return fmt.Errorf("%w: the machine's state needs page %#x, which is absent", wire.ErrProtocol, uint64(gpa))
+		}
+	}
+	return nil
+}
+
 // injectedMemory lets a test fail the arrival of a page.
 type injectedMemory struct {
 	postcopy.Memory

@@ -354,6 +354,9 @@ func (s *session) restore(state []byte) error {
 			return err
 		}
 	}
+	if err := s.checkTouched(state); err != nil {
+		return err
+	}
 	if err := s.target.RestoreState(state); err != nil {
 		return fmt.Errorf("cannot restore the machine's state: %w", err)
 	}

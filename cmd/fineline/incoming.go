@@ -157,8 +157,9 @@ var (
 	_ migration.Target = (*targetMachine)(nil)
 	_ migration.Holder = (*targetMachine)(nil)
 
-	_ migration.LineTarget   = (*targetMachine)(nil)
-	_ migration.Checkpointer = (*targetMachine)(nil)
+	_ migration.LineTarget     = (*targetMachine)(nil)
+	_ migration.Checkpointer   = (*targetMachine)(nil)
+	_ migration.RestoreToucher = (*targetMachine)(nil)
 )
 
 // local is what this process was told about machines that may come.
@@ -180,6 +181,10 @@ func (t *targetMachine) HomeMissing(d *memory.Demand) (postcopy.LineMemory, erro
 		return nil, nil
 	}
 	return t.m.HomeMissing(d)
+}
+
+func (t *targetMachine) RestorePages(state []byte) ([]memory.GPA, error) {
+	return vmm.RestorePages(state)
 }
 
 func (t *targetMachine) RestoreState(sealed []byte) (err error) {
