@@ -13,8 +13,8 @@ import (
 
 // inflow is the destination's end of a stream: pages beside those of the main connection.
 type inflow struct {
-	visitor *visitor // once it is there
-	there   chan struct{}
+	visitor *visitor      // once it is there: whoever has not seen that holds session.mu
+	there   chan struct{} // closed when it is
 	apply   *applier
 }
 
@@ -136,8 +136,10 @@ func (r *streamReaders) finish(idle bool) error {
 		if in.apply.open && err == nil {
 			err = fmt.Errorf("%w: a stream has pages of a round that never was", wire.ErrProtocol)
 		}
-		if in.visitor != nil {
-			_ = in.visitor.conn.SetReadDeadline(time.Time{})
+		select {
+		case <-in.there:
+			_ = in.visitor.conn.SetReadDeadline(time.Time{}) // fails only when closed, as will its use
+		default: // it may come this very moment, and nobody has read it
 		}
 	}
 	if errors.Is(err, errNoMoreRounds) {
