@@ -47,7 +47,7 @@
 // # A link that stands still
 //
 // Nobody is told of it, so whoever waits for a peer's word does so for PeerTimeout at most: each answer of the other
-// side, each write, COMMIT at a destination that is ready, the streams that were promised, and at both ends of a
+// side, each piece of a write (pace.go), COMMIT at a destination that is ready, the streams that were promised, and at both ends of a
 // post-copy that something arrives, or that it is said to have arrived. Then connections are replaced and each side says
 // where it is. Three waits have no such bound, since only the peer's own work ends them: for ACCEPT (Timeout bounds it),
 // for the next round at a destination (a source that gives up says so on a new connection; of one that says nothing more

@@ -13,15 +13,11 @@ import (
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
-// abortGrace is how long a cancelled write may take to finish its frame, so that ABORT can follow it.
-const abortGrace = time.Second
-
 // link is the source's end of one connection. One goroutine writes; a goroutine of the link reads, so
 // that an ABORT or a lost connection interrupts whatever the writer does.
 type link struct {
-	conn    net.Conn
+	*pace   // its timeout is also for an answer
 	w       *wire.Writer
-	timeout time.Duration // for a write, and for an answer
 	written atomic.Uint64 // bytes
 	torn    atomic.Bool   // a frame was cut short: nothing can follow it
 	lent    []int         // descriptors that go with the next write
@@ -37,7 +33,7 @@ var toSource = wire.Of(wire.TypeHello, wire.TypeAccept, wire.TypeRefuse, wire.Ty
 	wire.TypeRunning, wire.TypeAbort, wire.TypeVerdict, wire.TypeAbsent, wire.TypeComplete)
 
 func newLink(conn net.Conn, timeout time.Duration) *link {
-	l := &link{conn: conn, timeout: timeout, frames: make(chan wire.Frame, 1), ended: make(chan struct{})}
+	l := &link{pace: &pace{conn: conn, timeout: timeout}, frames: make(chan wire.Frame, 1), ended: make(chan struct{})}
 	l.w = wire.NewWriter(l)
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	go l.read()
@@ -121,12 +117,7 @@ func (l *link) send(ctx context.Context, write func(*wire.Writer) error) error {
 	if l.torn.Load() {
 		return l.failure(ErrConnectionLost)
 	}
-	_ = l.conn.SetWriteDeadline(time.Now().Add(l.timeout)) // fails only when closed, as will the write
-	stop := context.AfterFunc(ctx, func() {
-		_ = l.conn.SetWriteDeadline(time.Now().Add(abortGrace))
-	})
-	defer stop()
-	if err := write(l.w); err != nil {
+	if err := l.pace.send(ctx, func() error { return write(l.w) }); err != nil {
 		return l.failure(connectionError(err))
 	}
 	return nil

@@ -55,14 +55,14 @@ func (s *sender) lendMemory(ctx context.Context) error {
 // put writes to the connection, with the descriptors that wait for it.
 func (l *link) put(p []byte) (int, error) {
 	if l.lent == nil {
-		return l.conn.Write(p)
+		return l.pace.Write(p)
 	}
 	rights := unix.UnixRights(l.lent...)
 	l.lent = nil
 	n, _, err := l.conn.(fileConn).WriteMsgUnix(p, rights, nil)
 	if err == nil && n < len(p) { // the descriptors went with the first byte
 		var more int
-		more, err = l.conn.Write(p[n:])
+		more, err = l.pace.Write(p[n:])
 		n += more
 	}
 	return n, err

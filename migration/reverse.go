@@ -288,8 +288,7 @@ func (r *reverse) checkpoint(h *heard, v *visitor) (pause time.Duration, err err
 		if err := begin(); err != nil {
 			return err
 		}
-		_ = v.conn.SetWriteDeadline(time.Now().Add(v.timeout))
-		return v.w.Batch(b)
+		return v.write(func() error { return v.w.Batch(b) })
 	})
 	if err == nil {
 		err = begin()

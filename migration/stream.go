@@ -13,23 +13,22 @@ import (
 // stream is the source's end of one more connection, for pages. One goroutine uses it at a time. The
 // destination says nothing on it between its HELLO and the switch to post-copy, so nobody reads.
 type stream struct {
-	conn    net.Conn
+	*pace
 	r       *wire.Reader
 	w       *wire.Writer
-	timeout time.Duration // for a write
-	torn    atomic.Bool   // a frame was cut short: nothing can follow it
+	torn    atomic.Bool // a frame was cut short: nothing can follow it
 	written *atomic.Uint64
 }
 
 func newStream(conn net.Conn, timeout time.Duration, written *atomic.Uint64) *stream {
-	s := &stream{conn: conn, r: wire.NewReader(conn), timeout: timeout, written: written}
+	s := &stream{pace: &pace{conn: conn, timeout: timeout}, r: wire.NewReader(conn), written: written}
 	s.w = wire.NewWriter(s)
 	return s
 }
 
 // Write counts and passes on; only the stream's wire.Writer calls it.
 func (s *stream) Write(p []byte) (int, error) {
-	n, err := s.conn.Write(p)
+	n, err := s.pace.Write(p)
 	s.written.Add(uint64(n))
 	if err != nil {
 		s.torn.Store(true)
@@ -43,12 +42,7 @@ func (s *stream) send(ctx context.Context, write func(*wire.Writer) error) error
 	if s.torn.Load() {
 		return ErrConnectionLost
 	}
-	_ = s.conn.SetWriteDeadline(time.Now().Add(s.timeout)) // fails only when closed, as will the write
-	stop := context.AfterFunc(ctx, func() {
-		_ = s.conn.SetWriteDeadline(time.Now().Add(abortGrace))
-	})
-	defer stop()
-	if err := write(s.w); err != nil {
+	if err := s.pace.send(ctx, func() error { return write(s.w) }); err != nil {
 		return connectionError(err)
 	}
 	return nil

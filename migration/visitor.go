@@ -10,16 +10,16 @@ import (
 
 // visitor is the destination's end of one connection. It reads and writes in one goroutine.
 type visitor struct {
-	conn    net.Conn
-	r       *wire.Reader
-	w       *wire.Writer
-	timeout time.Duration // for a write
-	hello   *wire.Hello
-	catch   *catcher // of descriptors, while the frame is read that brings them
+	*pace
+	r     *wire.Reader
+	w     *wire.Writer
+	hello *wire.Hello
+	catch *catcher // of descriptors, while the frame is read that brings them
 }
 
 func newVisitor(conn net.Conn, timeout time.Duration) *visitor {
-	v := &visitor{conn: conn, w: wire.NewWriter(conn), timeout: timeout}
+	v := &visitor{pace: &pace{conn: conn, timeout: timeout}}
+	v.w = wire.NewWriter(v.pace)
 	v.r = wire.NewReader(v)
 	return v
 }
@@ -67,23 +67,21 @@ func (v *visitor) next(ctx context.Context, takes wire.Set) (wire.Frame, error) 
 
 // send writes a message; a nil message is a signal.
 func (v *visitor) send(t wire.Type, msg any) error {
-	_ = v.conn.SetWriteDeadline(time.Now().Add(v.timeout)) // fails only when closed, as will the write
-	var err error
-	if msg == nil {
-		err = v.w.Signal(t)
-	} else {
-		err = v.w.Message(t, msg)
-	}
-	if err != nil {
-		return connectionError(err)
-	}
-	return nil
+	return v.write(func() error {
+		if msg == nil {
+			return v.w.Signal(t)
+		}
+		return v.w.Message(t, msg)
+	})
 }
 
 // sendBytes writes an opaque payload.
 func (v *visitor) sendBytes(t wire.Type, payload []byte) error {
-	_ = v.conn.SetWriteDeadline(time.Now().Add(v.timeout))
-	if err := v.w.Bytes(t, payload); err != nil {
+	return v.write(func() error { return v.w.Bytes(t, payload) })
+}
+
+func (v *visitor) write(frame func() error) error {
+	if err := v.pace.send(context.Background(), frame); err != nil {
 		return connectionError(err)
 	}
 	return nil

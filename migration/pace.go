@@ -1,0 +1,75 @@
+package migration
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+)
+
+// pace writes to a connection whose peer is lost when it takes nothing for the timeout. A frame may take longer: of
+// one deadline for all of it, a batch of 1 MiB would be too much for a link of 3 Mbit/s with four streams, which goes
+// on all the time. One goroutine writes at a time.
+type pace struct {
+	conn    net.Conn
+	timeout time.Duration
+
+	mu      sync.Mutex
+	patient bool // within send, whose context lasts
+}
+
+// pieceBytes is what must pass within the timeout.
+const pieceBytes = 64 << 10
+
+// abortGrace is how long a cancelled write may take to finish its frame, so that ABORT can follow it.
+const abortGrace = time.Second
+
+// send runs write, which calls Write. When ctx ends, what is left of it has abortGrace.
+func (p *pace) send(ctx context.Context, write func() error) error {
+	p.set(true, p.timeout)
+	hurried := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(hurried)
+		p.set(false, abortGrace)
+	})
+	defer func() {
+		if !stop() {
+			<-hurried // or its deadline would be the next write's
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.patient = false
+	}()
+	return write()
+}
+
+func (p *pace) set(patient bool, timeout time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.patient = patient
+	_ = p.conn.SetWriteDeadline(time.Now().Add(timeout)) // fails only when closed, as will the write
+}
+
+// Write writes in pieces within send, else under the deadline that there is: in post-copy that is package postcopy's.
+func (p *pace) Write(b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		piece := b[n:]
+		if p.renew() {
+			piece = piece[:min(len(piece), pieceBytes)]
+		}
+		var m int
+		m, err = p.conn.Write(piece)
+		n += m
+	}
+	return n, err
+}
+
+// renew puts the deadline off, if anybody has the patience.
+func (p *pace) renew() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.patient {
+		_ = p.conn.SetWriteDeadline(time.Now().Add(p.timeout))
+	}
+	return p.patient
+}
