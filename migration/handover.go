@@ -129,10 +129,7 @@ func (s *sender) prepareCommit(ctx context.Context) error {
 	}
 	_, err := s.link.expect(ctx, wire.TypeReady)
 	if err == nil {
-		select { // a disk that hangs must not hold a paused guest beyond the time allowed
-		case err = <-s.durable:
-		case <-ctx.Done():
-		}
+		err = s.awaitDurable(ctx)
 	}
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -144,6 +141,21 @@ func (s *sender) prepareCommit(ctx context.Context) error {
 		return err
 	}
 	return s.note(journal.CommitSent, "")
+}
+
+// awaitDurable waits until "paused" is. A disk that hangs must not hold a paused guest: not all of the time allowed, and
+// where that is ignored not for ever.
+func (s *sender) awaitDurable(ctx context.Context) error {
+	late := time.NewTimer(s.opts.PeerTimeout)
+	defer late.Stop()
+	select {
+	case err := <-s.durable:
+		return err
+	case <-late.C:
+		return fmt.Errorf("%w: the journal %s was not durable after %v; look at its disk", ErrTimeout, s.opts.Journal.Path(), s.opts.PeerTimeout)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // commitAndSettle sends COMMIT. From here on nothing can be undone by this side alone.
