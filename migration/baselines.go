@@ -156,10 +156,11 @@ func makeOnce[T any](mu *sync.Mutex, slot *atomic.Pointer[T], make func() T) *T 
 }
 
 // remember makes the bytes that were sent the baseline of a page, as the kind and the budget allow.
-// hot: the page has changed often. sent does not change.
+// hot: the page has changed often. A page that has the room of a twin uses it, whatever it does now: the room is counted
+// until free. sent does not change.
 func (b *baselines) remember(c *baselineChunk, i int, sent []byte, hot bool) {
 	c.count[i] = 0
-	if b.kind == BaselineTwin || b.kind == BaselineAuto && hot {
+	if b.kind == BaselineTwin || b.kind == BaselineAuto && (hot || c.known[i] >= isTwin) {
 		if twin := b.twin(c, i); twin != nil {
 			copy(twin, sent)
 			c.known[i] = isTwin
