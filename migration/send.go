@@ -88,11 +88,16 @@ func newSender(src Source, to Address, opts SendOptions) (*sender, error) {
 	if err := opts.checkStandby(src); err != nil {
 		return nil, err
 	}
+	last := opts.Journal.LastGeneration(opts.MachineID)
+	if last >= wire.MaxGeneration {
+		return nil, fmt.Errorf("the journal %s says that machine %s has had %d migrations; there are at most %d",
+			opts.Journal.Path(), opts.MachineID, last, uint64(wire.MaxGeneration))
+	}
 	mem := src.Memory()
 	s := &sender{
 		src: src, to: to, opts: opts, hooks: opts.hooks,
 		// Each attempt has a generation of its own, so that no answer about one is taken for another's.
-		generation: opts.Journal.LastGeneration(opts.MachineID) + 1,
+		generation: last + 1,
 		tracker:    mem.Track(src.DirtySource()),
 		dirty:      mem.NewPageSet(),
 		time:       newTimeline(opts.hooks.clock),

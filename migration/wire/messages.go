@@ -41,7 +41,7 @@ func (m Mode) Valid() bool {
 // AfterCommit reports whether memory is still to come when the guest runs at the destination.
 func (m Mode) AfterCommit() bool { return m == ModePostcopy || m == ModeHybrid }
 
-// Limits of the strings in a HELLO, in bytes.
+// Limits of a HELLO; of its strings in bytes.
 const (
 	MaxMachineIDBytes = 128
 	maxPathBytes      = 4096
@@ -50,6 +50,8 @@ const (
 	MaxStreams = 128
 	// MaxCheckpointMS bounds the time between two checkpoints.
 	MaxCheckpointMS = 3600_000
+	// MaxGeneration bounds what a peer can have the next one be counted from. No machine moves so often.
+	MaxGeneration = 1<<62 - 1
 )
 
 // Hello is the first message of each side. The destination repeats all but who it is.
@@ -82,8 +84,8 @@ func (h *Hello) Check() error {
 		return protocolErrorf("HELLO wants a checkpoint every %d ms; choose up to %d", h.CheckpointMS, MaxCheckpointMS)
 	case h.MachineID == "" || len(h.MachineID) > MaxMachineIDBytes || !utf8.ValidString(h.MachineID):
 		return protocolErrorf("HELLO has a machine id of %d bytes; it has 1 to %d", len(h.MachineID), MaxMachineIDBytes)
-	case h.Generation == 0:
-		return protocolErrorf("HELLO has no generation")
+	case h.Generation == 0 || h.Generation > MaxGeneration:
+		return protocolErrorf("HELLO has generation %d; there are 1 to %d", h.Generation, uint64(MaxGeneration))
 	case len(h.Journal) > maxPathBytes || len(h.Build) > maxBuildBytes:
 		return protocolErrorf("HELLO has a journal path of %d and a build of %d bytes", len(h.Journal), len(h.Build))
 	}

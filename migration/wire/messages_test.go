@@ -33,3 +33,13 @@ func TestCompleteBuckets(t *testing.T) {
 		}
 	}
 }
+
+// TestHelloGeneration: the next generation is one more than a peer's, and must not begin from 0.
+func TestHelloGeneration(t *testing.T) {
+	for generation, good := range map[uint64]bool{0: false, 1: true, 1<<62 - 1: true, 1 << 62: false, ^uint64(0): false} {
+		h := Hello{Purpose: PurposeMigrate, Mode: ModePrecopy, MachineID: "m", Generation: generation}
+		if err := h.Check(); (err == nil) != good {
+			t.Errorf("generation %d: %v", generation, err)
+		}
+	}
+}
