@@ -117,6 +117,36 @@ func (r *streamReaders) here(timeout time.Duration) error {
 	return nil
 }
 
+// awaitEnds is wait for as long as something comes: the main connection has had its ROUND_END, which is the last.
+func (r *streamReaders) awaitEnds(timeout time.Duration) error {
+	ended := make(chan struct{})
+	go func() {
+		r.running.Wait()
+		close(ended)
+	}()
+	late := time.NewTicker(timeout)
+	defer late.Stop()
+	for came := r.came(); ; {
+		select {
+		case <-ended:
+			return r.wait()
+		case <-late.C:
+		}
+		before := came
+		if came = r.came(); came == before {
+			r.fail(fmt.Errorf("%w: nothing came of what a round has on its streams for %v", ErrPeerSilent, timeout))
+		}
+	}
+}
+
+// came counts bytes. Precondition: all streams are there.
+func (r *streamReaders) came() (bytes uint64) {
+	for _, in := range r.inflow {
+		bytes += in.visitor.read.Load()
+	}
+	return bytes
+}
+
 // wait returns when all streams have had their round.
 func (r *streamReaders) wait() error {
 	r.running.Wait()

@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"errors"
 	"io"
 	"net"
 	"path/filepath"
@@ -24,9 +25,10 @@ func (l *lackingTarget) HomeMissing(*memory.Demand) (postcopy.LineMemory, error)
 	return nil, nil
 }
 
-// lacking plays a source to a destination that lacks its page 1: steps follow ABSENT, on the main connection and on the
-// first stream. It returns when the destination has discarded the machine, as it must.
-func lacking(t *testing.T, p *pair, target Target, told <-chan struct{}, steps func(main, stream *rawWriter)) {
+// playSource plays a source to a destination: steps are what follows ACCEPT, on the main connection and on the first
+// stream. It returns what Receive does.
+func (p *pair) playSource(target Target, mode wire.Mode, streams int, steps func(main, stream *rawWriter)) error {
+	t := p.t
 	t.Helper()
 	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
 	received := make(chan error, 1)
@@ -35,7 +37,7 @@ func lacking(t *testing.T, p *pair, target Target, told <-chan struct{}, steps f
 		received <- err
 	}()
 	hello := hostileHello()
-	hello.Mode, hello.Streams = wire.ModePostcopy, 2
+	hello.Mode, hello.Streams = mode, streams
 	var reads sync.WaitGroup
 	defer reads.Wait()
 	open := func(hello wire.Hello) (net.Conn, *rawWriter, *wire.Reader) {
@@ -64,20 +66,30 @@ func lacking(t *testing.T, p *pair, target Target, told <-chan struct{}, steps f
 	hello.Purpose, hello.Stream = wire.PurposeStream, 1
 	streamConn, stream, _ := open(hello)
 	defer streamConn.Close()
-	if err := main.Bytes(wire.TypeAbsent, []byte{1, 1}); err != nil {
-		t.Fatal(err)
-	}
-	<-told
 	steps(main, stream)
 	select {
 	case err := <-received:
-		if !isDiscarded(err) {
-			t.Errorf("received: %v", err)
-		}
+		return err
 	case <-time.After(hangGuard):
-		t.Error("the destination hangs")
-		_ = p.dst.mem.Abandon()
-		<-received
+	}
+	t.Error("the destination hangs")
+	_ = p.dst.mem.Abandon()
+	_, _ = conn.Close(), streamConn.Close()
+	return <-received
+}
+
+// lacking is playSource in post-copy, to a destination that lacks its page 1. It must discard the machine.
+func (p *pair) lacking(target Target, told <-chan struct{}, steps func(main, stream *rawWriter)) {
+	p.t.Helper()
+	err := p.playSource(target, wire.ModePostcopy, 2, func(main, stream *rawWriter) {
+		if err := main.Bytes(wire.TypeAbsent, []byte{1, 1}); err != nil {
+			p.t.Fatal(err)
+		}
+		<-told
+		steps(main, stream)
+	})
+	if !isDiscarded(err) {
+		p.t.Errorf("received: %v", err)
 	}
 	p.verifyLaw(source)
 }
@@ -122,7 +134,7 @@ func TestPagesToWhatIsAbsent(t *testing.T) {
 			event := sync.OnceFunc(func() { close(settled) })
 			p.wrap = func(_ string, c net.Conn) net.Conn { return &eventConn{c, event} }
 			target := &lackingTarget{p.dst, make(chan struct{})}
-			lacking(t, p, target, target.told, func(main, stream *rawWriter) { steps(main, stream, settled) })
+			p.lacking(target, target.told, func(main, stream *rawWriter) { steps(main, stream, settled) })
 		})
 	}
 }
@@ -144,8 +156,22 @@ func TestStateOfWhatIsAbsent(t *testing.T) {
 	}
 	told := make(chan struct{})
 	target := &touchedTarget{lackingTarget{p.dst, told}, []memory.GPA{0, 1 << 50, memory.PageSize}}
-	lacking(t, p, target, told, func(main, _ *rawWriter) {
+	p.lacking(target, told, func(main, _ *rawWriter) {
 		_ = main.Bytes(wire.TypeState, []byte(`{}`))
 		_ = main.Message(wire.TypeAbort, wire.NewReason("that was all", false))
 	})
+}
+
+// TestStreamWithoutEnd: a stream that says nothing when a round is over elsewhere holds the destination for no longer than
+// other silences do.
+func TestStreamWithoutEnd(t *testing.T) {
+	p := newPair(t)
+	p.opts.PeerTimeout = time.Second
+	err := p.playSource(p.dst, wire.ModePrecopy, 1, func(main, _ *rawWriter) {
+		_ = main.Message(wire.TypeRoundEnd, wire.RoundEnd{Round: 1})
+	})
+	if !isDiscarded(err) || !errors.Is(err, ErrPeerSilent) {
+		t.Errorf("received: %v", err)
+	}
+	p.verifyLaw(source)
 }

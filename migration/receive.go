@@ -334,7 +334,7 @@ func (s *session) roundEnd(f wire.Frame, streams *streamReaders) error {
 	if err := streams.here(s.l.opts.PeerTimeout); err != nil {
 		return err
 	}
-	if err := streams.wait(); err != nil {
+	if err := streams.awaitEnds(s.l.opts.PeerTimeout); err != nil {
 		return err
 	}
 	if err := s.inject(inject.DestinationRound); err != nil {

@@ -3,14 +3,17 @@ package migration
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
-// visitor is the destination's end of one connection. It reads and writes in one goroutine.
+// visitor is the destination's end of one connection. One goroutine at a time reads, and one writes: another one, with the
+// acknowledgements of checkpoints (reverse.go).
 type visitor struct {
 	*pace
+	read  atomic.Uint64 // bytes
 	r     *wire.Reader
 	w     *wire.Writer
 	hello *wire.Hello
@@ -29,7 +32,9 @@ func (v *visitor) Read(p []byte) (int, error) {
 	if v.catch != nil {
 		return v.catch.read(p)
 	}
-	return v.conn.Read(p)
+	n, err := v.conn.Read(p)
+	v.read.Add(uint64(n))
+	return n, err
 }
 
 // greet reads HELLO, and RESOLVE if that is the purpose.
