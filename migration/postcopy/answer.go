@@ -188,10 +188,15 @@ func (a *answerer) claimPredicted() []uint64 {
 			page := rest[0]
 			rest = rest[1:]
 			// Between the two readRequests may send the page whole, as one that somebody else has claimed.
-			if s.unsent.take(page) && s.urged.add(page) {
-				claimed[n] = page
-				n++
+			if !s.unsent.take(page) {
+				continue
 			}
+			if !s.urged.add(page) {
+				s.stats.predicted.Add(1) // who sends it counts it as sent again
+				continue
+			}
+			claimed[n] = page
+			n++
 		}
 		a.waiting[newest] = rest
 		if len(rest) == 0 {
