@@ -13,6 +13,8 @@ type clock interface {
 	Now() time.Duration
 	// Sleep returns after d, or with the context's cause.
 	Sleep(ctx context.Context, d time.Duration) error
+	// After is for who waits for something else, too.
+	After(d time.Duration) <-chan time.Time
 }
 
 type hostClock struct{}
@@ -23,6 +25,8 @@ func (hostClock) Now() time.Duration {
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
 	return time.Duration(ts.Nano())
 }
+
+func (hostClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
 
 func (hostClock) Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)

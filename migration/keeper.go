@@ -101,18 +101,20 @@ func (k *keeper) begin() {
 
 func (k *keeper) run() {
 	defer close(k.done)
-	for wait := firstRetry; k.stop.Err() == nil; {
+	var retry backoff
+	for k.stop.Err() == nil {
 		if k.current() == nil {
+			if k.s.clock.Sleep(k.stop, retry.next()) != nil {
+				return
+			}
 			st, err := k.connect(k.stop)
 			if err != nil {
 				k.s.opts.Log.Debugf("migration: no reverse stream: %v", err)
-				_ = k.s.clock.Sleep(k.stop, wait)
-				wait = min(2*wait, lastRetry)
 				continue
 			}
 			k.use(st)
 		}
-		wait = firstRetry
+		before := k.Status().Checkpoint
 		err := k.read(k.current())
 		if errors.Is(err, errEnded) {
 			close(k.ended)
@@ -120,6 +122,9 @@ func (k *keeper) run() {
 		}
 		k.s.opts.Log.Debugf("migration: the reverse stream is lost: %v", err)
 		k.use(nil)
+		if k.Status().Checkpoint > before {
+			retry.reset()
+		}
 	}
 }
 

@@ -138,13 +138,19 @@ func (s *session) page() error {
 		}
 		s.interrupt()
 		guest.set(true)
-		s.log.Warnf("migration: the guest is paused, since the connection to its memory is lost: %v", err)
+		said := false
+		s.turns.Do(func() {
+			said = true
+			s.log.Warnf("migration: the guest is paused, since the connection to its memory is lost: %v", err)
+		})
 		s.stalled(err)
 		if err = s.recover(); err != nil {
 			return errors.Join(err, s.paging.demand.Close())
 		}
 		guest.set(false)
-		s.log.Info("migration: the guest goes on, its memory arrives again")
+		if said {
+			s.log.Info("migration: the guest goes on, its memory arrives again")
+		}
 		s.stalled(nil)
 		err = s.inject(inject.DestinationRecovered)
 	}
@@ -278,6 +284,7 @@ func (s *session) recovered(ctx context.Context, v *visitor) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	defer v.close() // nobody else has it
 	if err := v.send(wire.TypeHello, s.l.hello(v)); err != nil {
 		return err
 	}

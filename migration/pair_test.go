@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/fineline-vmm/fineline/migration/identity"
 	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
@@ -118,7 +120,8 @@ type pair struct {
 	// inDoubt, if set, is the destination's.
 	inDoubt  func(error)
 	stalled  func(error)
-	complete chan error // gets why memory is complete, or never will be
+	log      logrus.FieldLogger // the destination's; nil: the standard one
+	complete chan error         // gets why memory is complete, or never will be
 	ctx      context.Context
 	giveUp   func() // ends ctx, and a post-copy
 	// compared is the outcome of comparing the two memories when the destination runs.
@@ -207,7 +210,7 @@ func (p *pair) listen(address string) {
 	p.dst.ln = ln
 	l, err := newListener(&sideListener{Listener: ln, pair: p}, ListenOptions{
 		Journal: p.dst.journal, TLS: p.listenTLS, PeerTimeout: p.opts.PeerTimeout, InDoubt: p.inDoubt, hooks: p.dst.hooks,
-		Stalled: p.stalled, Complete: func(err error) { p.complete <- err },
+		Stalled: p.stalled, Complete: func(err error) { p.complete <- err }, Log: p.log,
 	})
 	if err != nil {
 		p.t.Fatal(err)

@@ -30,6 +30,8 @@ func (c *stepClock) Sleep(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
+func (c *stepClock) After(time.Duration) <-chan time.Time { panic("nobody here waits for two things") }
+
 func TestThrottle(t *testing.T) {
 	c := &stepClock{now: time.Hour}
 	limit := &throttle{clock: c, bytesPerS: 1000}

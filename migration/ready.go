@@ -28,7 +28,9 @@ func (s *session) ready(ctx context.Context) error {
 			return s.discard(err)
 		}
 		s.visitor.close()
-		s.log.Warn("migration: the connection is lost and the machine is ready; waiting for the source to say what it is")
+		s.turns.Do(func() {
+			s.log.Warn("migration: the connection is lost and the machine is ready; waiting for the source to say what it is")
+		})
 		switch outcome, err := s.withoutConnection(ctx, err); {
 		case err != nil:
 			return s.discard(err)

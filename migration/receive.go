@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/time/rate"
 
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/identity"
@@ -45,6 +46,7 @@ func (l *Listener) serve(ctx context.Context, v *visitor, target Target) (*Recei
 		l: l, target: target, source: v.hello, visitor: v,
 		visits: make(chan *visitor), decisions: make(chan Decision), ended: make(chan struct{}),
 		began: l.clock.Now(), log: l.opts.Log.WithField("machine", v.hello.MachineID),
+		turns: rate.Sometimes{First: LogFirst, Interval: LogInterval},
 	}
 	l.setCurrent(s)
 	err := s.run(ctx)
@@ -91,6 +93,7 @@ type session struct {
 
 	began, ranAt time.Duration // by the clock
 	log          logrus.FieldLogger
+	turns        rate.Sometimes // of a source that comes and goes, of which the log says this many
 
 	mu       sync.Mutex    // guards resolved, inflow and the replacement of visitor
 	visitor  *visitor      // the connection in use

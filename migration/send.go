@@ -58,6 +58,8 @@ type sender struct {
 	keeper   *keeper          // nil: this process does not keep the guest
 	server   *postcopy.Server // of what is left then
 	serving  serving
+	retry    backoff // of connections in post-copy
+	lacked   uint64  // pages, when the destination said so last
 
 	throttledAt int // rounds when the guest was slowed down last
 

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/fineline-vmm/fineline/coherence/diff"
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/inject"
@@ -125,6 +127,8 @@ func (s *sender) serve() error {
 	if err == nil && len(s.streams) == 0 {
 		err = ErrConnectionLost // the outcome was learnt over another connection, or from a human
 	}
+	s.lacked = s.server.Left()
+	turns := rate.Sometimes{First: LogFirst, Interval: LogInterval} // the destination can make as many as it likes
 	for {
 		if err == nil {
 			err = s.serveOnce()
@@ -138,7 +142,9 @@ func (s *sender) serve() error {
 		if errors.Is(err, ErrGiveUp) {
 			return err
 		}
-		s.opts.Log.Warnf("migration: post-copy stands still, the guest is paused at the destination: %v", err)
+		turns.Do(func() {
+			s.opts.Log.Warnf("migration: post-copy stands still, the guest is paused at the destination: %v", err)
+		})
 		s.lost(err)
 		if err := s.reconnect(); err != nil {
 			return err
@@ -252,42 +258,49 @@ func (r *Recovery) answer(err error) {
 // reconnect replaces the connections. It never stops trying, but may be told of a better address.
 func (s *sender) reconnect() error {
 	deadline := s.clock.Now() + s.opts.ResolveTimeout
-	var dead <-chan struct{}
-	if s.watch != nil {
-		dead = s.watch.Done()
-	}
-	var asked *Recovery
-	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+	for wait := s.retry.next(); ; wait = s.retry.next() {
+		if s.clock.Now() > deadline {
+			wait = patientRetry
+			s.opts.Log.Warnf("migration: the guest waits at the destination for memory: %v; repair the link, or give another way to the same destination with fineline migrate --recover --to", s.serving.lost)
+		}
+		asked, err := s.pause(wait)
+		if err != nil {
+			return err
+		}
 		if s.destinationDead() {
 			asked.answer(ErrDestinationDied)
 			return ErrDestinationDied
 		}
-		err := s.reconnectFor(asked)
+		err = s.reconnectFor(asked)
 		asked.answer(err)
 		if err == nil {
 			return nil
 		}
 		s.opts.Log.Debugf("migration: cannot reconnect: %v", err)
 		s.lost(err)
-		if s.clock.Now() > deadline {
-			wait = patientRetry
-			s.opts.Log.Warnf("migration: the guest waits at the destination for memory: %v; repair the link, or give another way to the same destination with fineline migrate --recover --to", err)
-		}
-		asked = nil
-		select {
-		case <-time.After(wait):
-		case r := <-s.opts.Recover:
-			asked = &r
-		case a := <-s.asked():
-			if s.answerServing(a) {
-				return errByHand
-			}
-		case <-dead:
-			return ErrDestinationDied
-		case <-s.opts.GiveUp:
-			return errGaveUp
-		}
 	}
+}
+
+// pause is before an attempt to reconnect; who asks for one ends it. Its error ends the attempts.
+func (s *sender) pause(wait time.Duration) (asked *Recovery, err error) {
+	var dead <-chan struct{}
+	if s.watch != nil {
+		dead = s.watch.Done()
+	}
+	select {
+	case <-s.clock.After(wait):
+	case r := <-s.opts.Recover:
+		asked = &r
+	case a := <-s.asked():
+		if s.answerServing(a) {
+			err = errByHand
+		}
+	case <-dead:
+		err = ErrDestinationDied
+	case <-s.opts.GiveUp:
+		err = errGaveUp
+	}
+	return asked, err
 }
 
 // reconnectFor tries once. An address that somebody gave is kept if it was of use.
@@ -322,6 +335,10 @@ func (s *sender) reconnectOnce() error {
 	}
 	if err := s.server.Reset(absent); err != nil {
 		return err
+	}
+	if lacks := absent.Len(); lacks < s.lacked { // it never grows: Reset sees to that
+		s.lacked = lacks
+		s.retry.reset()
 	}
 	if absent.Len() == 0 {
 		return nil // only COMPLETE was lost
