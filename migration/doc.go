@@ -181,7 +181,7 @@
 //  7. A source that is kept resumes the guest from its last whole checkpoint when the destination's process is proved dead,
 //     and that one's journal ends with "owner"; or when a human says that the destination is dead and it does not answer.
 //     It journals "resumed-from-checkpoint" before the deed. It never resumes while the destination may run.
-//  8. A guest that ends at its destination, or is about to move on from there, ends the checkpoints: the destination journals "ended"
+//  8. A guest that ends at its destination, or moves on from there (as soon as the next one accepts it), ends the checkpoints: the destination journals "ended"
 //     first, then tells the source, which releases. A dead destination whose journal says so was not its guest's death.
 //     If the journal of the dead can't be read, or knows a later hand-over, only a human may decide.
 //

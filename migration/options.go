@@ -63,6 +63,10 @@ type SendOptions struct {
 	// destination. When Send returns without an error the caller calls Standby.Wait.
 	Standby *Standby
 
+	// Accepted, if set, is called in the goroutine of Send when the destination has promised to take the machine, and nothing of
+	// it was touched: the time to end what a guest that leaves must not have, such as checkpoints to the source before (Listener.EndCheckpoints).
+	Accepted func()
+
 	// Progress, if set, is called at each phase and round and besides at most 20 times a second. It
 	// must not block. Calls come from more than one goroutine, but never two at once.
 	Progress func(Progress)

@@ -374,7 +374,8 @@ func (s *session) awaitRelease(r *reverse) {
 }
 
 // EndCheckpoints tells a source that is kept that its guest leaves this process, and returns when no checkpoint
-// of it is taken any more: before it is migrated on.
+// of it is taken any more: once another destination has accepted it (SendOptions.Accepted), and before it is touched. Sooner would
+// give the protection up for a migration that is refused.
 func (l *Listener) EndCheckpoints() {
 	s := l.current()
 	if s == nil {

@@ -143,6 +143,9 @@ func (s *sender) run(ctx context.Context) error {
 	if err := s.step(bounded, s.preflight); err != nil {
 		return s.abandon(ctx, err)
 	}
+	if s.opts.Accepted != nil {
+		s.opts.Accepted()
+	}
 	if s.opts.TimeoutStrategy == TimeoutIgnore {
 		bounded = ctx // what was promised by the destination is carried through
 	}

@@ -304,6 +304,10 @@ func (s *sender) judgeOwner() error {
 		return fmt.Errorf("the destination is dead and its journal %s ends with %q", s.peer.Journal, phase)
 	}
 	for _, r := range records {
+		switch r.Phase {
+		case journal.Preflight, journal.Failed, journal.Cancelled:
+			continue // of a migration that was refused, unless there are others: the guest was not touched, nor the checkpoints ended
+		}
 		if r.MachineID == s.opts.MachineID && r.Generation > s.generation {
 			return fmt.Errorf("the destination is dead and its journal %s says that it passed the guest on", s.peer.Journal)
 		}

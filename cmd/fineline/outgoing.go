@@ -109,13 +109,12 @@ func (i *instance) StartMigration(ctx context.Context, r api.MigrationRequest) e
 	if err != nil {
 		return err
 	}
-	i.endCheckpoints()
 	// A migration outlives the request that started it.
 	sendCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	o := newOutgoing(cancel)
 	standCtx, release := context.WithCancel(context.Background())
 	o.standby, o.release = standby, release
-	opts.Standby = standby
+	opts.Standby, opts.Accepted = standby, i.endCheckpoints
 	opts.Recover, opts.GiveUp = o.recovers, o.giveUp
 	opts.Progress = func(p migration.Progress) { i.progress(o, p) }
 	i.mu.Lock()

@@ -173,6 +173,30 @@ func TestKeepSourceEnds(t *testing.T) {
 	}
 }
 
+// TestKeptBesideRefusedMigration: a destination that fails to move its guest on gives checkpoints as before, and its death is one.
+func TestKeptBesideRefusedMigration(t *testing.T) {
+	hostTierOnly(t)
+	vmmtest.NeedKVM(t)
+	h := newHouse(t)
+	src := h.startDirty("src", "", keptLoad, "--memory", "64M")
+	dst, to := h.startIncoming("dst", "")
+	if _, err := src.Migrate(h.ctx, keptRequest(to, "Precopy"), ignoreProgress); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("a checkpoint has come", func() bool { return src.standby().Checkpoint > 0 })
+	if _, err := dst.Migrate(h.ctx, request("unix:"+h.path("nowhere")), ignoreProgress); err == nil {
+		t.Fatal("the guest moved to nowhere")
+	}
+	before := src.standby().Checkpoint
+	h.eventually("checkpoints go on", func() bool { return src.standby().Checkpoint > before+3 })
+	if err := dst.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	src.awaitPhase(api.Running)
+	src.checkRuns()
+	src.stop()
+}
+
 // moveOn migrates a guest that was migrated to m once more, and lets it end there.
 func (m *machine) moveOn() error {
 	next, to := m.h.startIncoming("next", "")
