@@ -68,8 +68,10 @@ type injectedMemory struct {
 }
 
 func (m *injectedMemory) FillRun(gpa memory.GPA, count int, fn func(i int, page []byte) error) (uint64, error) {
-	if err := m.s.inject(inject.DestinationPage); err != nil {
-		return 0, err
+	for range count { // a run is as good as its pages
+		if err := m.s.inject(inject.DestinationPage); err != nil {
+			return 0, err
+		}
 	}
 	return m.Memory.FillRun(gpa, count, fn)
 }
