@@ -339,7 +339,7 @@ func script(data []byte) []byte {
 	w := wire.NewWriter(&out)
 	for len(data) >= 3 {
 		size := int(binary.LittleEndian.Uint16(data[1:]))
-		if size > len(data)-3 || w.Bytes(wire.Type(data[0]%16), data[3:3+size]) != nil {
+		if size > len(data)-3 || w.Bytes(wire.Type(data[0])%wire.TypeCount, data[3:3+size]) != nil {
 			break
 		}
 		data = data[3+size:]

@@ -76,6 +76,6 @@ func (p Plan) another(f frame) frame {
 	if len(out) < wire.HeaderBytes {
 		return out
 	}
-	out.setKind(wire.TypeHello + wire.Type(r.IntN(int(wire.TypeEnded))))
+	out.setKind(1 + wire.Type(r.IntN(int(wire.TypeCount-1))))
 	return out
 }

@@ -57,7 +57,7 @@ func newPeer(c net.Conn) *peer {
 }
 
 // anything is every type of frame.
-var anything = wire.Set(1<<(wire.TypeEnded+1) - 1)
+var anything = wire.Set(1<<wire.TypeCount - 1)
 
 // Attack plays the source to the destination that dial leads to; description is one that it can build. It
 // returns when the destination has hung up, or ctx ends, and its error says only how.

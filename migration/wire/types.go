@@ -40,7 +40,8 @@ const (
 	TypeCheckpointEnd
 	TypeCheckpointAck
 	TypeEnded
-	typeCount
+	// TypeCount is how many there are, the invalid one included.
+	TypeCount
 )
 
 // Caps of payloads, in bytes. Pages has room for one full batch.
@@ -56,7 +57,7 @@ const (
 	maxAbsentBytes = 64 << 20
 )
 
-var kinds = [typeCount]struct {
+var kinds = [TypeCount]struct {
 	name string
 	cap  uint32
 }{
@@ -89,7 +90,7 @@ var kinds = [typeCount]struct {
 	TypeEnded:         {"ENDED", 0},
 }
 
-func (t Type) valid() bool { return t > TypeInvalid && t < typeCount }
+func (t Type) valid() bool { return t > TypeInvalid && t < TypeCount }
 
 func (t Type) String() string {
 	if !t.valid() {
@@ -114,7 +115,7 @@ func (s Set) has(t Type) bool { return t.valid() && s&(1<<t) != 0 }
 
 func (s Set) String() string {
 	out := ""
-	for t := TypeInvalid + 1; t < typeCount; t++ {
+	for t := TypeInvalid + 1; t < TypeCount; t++ {
 		if !s.has(t) {
 			continue
 		}

@@ -15,7 +15,7 @@ import (
 
 func all() Set {
 	var s Set
-	for t := TypeInvalid + 1; t < typeCount; t++ {
+	for t := TypeInvalid + 1; t < TypeCount; t++ {
 		s |= Of(t)
 	}
 	return s
@@ -86,7 +86,7 @@ func TestBadFrames(t *testing.T) {
 		{"magic", resealed(good, func(f []byte) { f[0]++ }), all()},
 		{"version", resealed(good, func(f []byte) { f[4]++ }), all()},
 		{"type zero", resealed(good, func(f []byte) { f[6] = 0 }), all()},
-		{"type unknown", resealed(good, func(f []byte) { f[6] = byte(typeCount) }), all()},
+		{"type unknown", resealed(good, func(f []byte) { f[6] = byte(TypeCount) }), all()},
 		{"type out of order", good, Of(TypeCommit)},
 		{"oversize", resealed(good, func(f []byte) { binary.LittleEndian.PutUint32(f[8:], maxControlBytes+1) }), all()},
 		{"huge", resealed(good, func(f []byte) { binary.LittleEndian.PutUint32(f[8:], 1<<32-1) }), all()},
