@@ -46,22 +46,12 @@ func newApplier(a *arrived) *applier { return &applier{arrived: a} }
 // pagesFrame stores the records of one PAGES frame.
 func (a *applier) pagesFrame(payload []byte) error {
 	a.open = true
-	for len(payload) > 0 {
-		rec, rest, err := wire.NextRecord(payload)
-		if err != nil {
-			return err
-		}
-		if err := a.record(rec); err != nil {
-			return err
-		}
-		payload = rest
-	}
-	return nil
+	return eachRecord(payload, a.record)
 }
 
 func (a *applier) record(rec wire.Record) error {
 	if rec.Kind == wire.KindLines {
-		return a.linesOf(rec)
+		return eachEntry(rec, a.edit)
 	}
 	count := uint64(rec.Count)
 	if err := a.advance(rec.First, count); err != nil {
@@ -77,24 +67,15 @@ func (a *applier) record(rec wire.Record) error {
 	return a.mem.WriteAt(memory.GPA(rec.First*memory.PageSize), rec.Data)
 }
 
-// linesOf changes the lines that a record has of each of its pages.
-func (a *applier) linesOf(rec wire.Record) error {
-	entries := rec.Lines()
-	for {
-		page, lines, ok, err := entries.Next()
-		if err != nil || !ok {
-			return err
-		}
-		if err := a.advance(page, 1); err != nil {
-			return err
-		}
-		a.came.Pages++
-		a.lines += uint64(lines.Count())
-		a.hasContent(page, 1)
-		if err := a.mem.EditPage(memory.GPA(page*memory.PageSize), lines.Apply); err != nil {
-			return err
-		}
+// edit changes those that a record has of a page.
+func (a *applier) edit(page uint64, lines wire.LineBody) error {
+	if err := a.advance(page, 1); err != nil {
+		return err
 	}
+	a.came.Pages++
+	a.lines += uint64(lines.Count())
+	a.hasContent(page, 1)
+	return a.mem.EditPage(memory.GPA(page*memory.PageSize), lines.Apply)
 }
 
 // advance admits the next pages of the round.

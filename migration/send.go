@@ -28,8 +28,8 @@ func Send(ctx context.Context, src Source, to Address, opts SendOptions) (*Resul
 	return s.finish(s.run(ctx))
 }
 
-// sender is one hand-over at its source. Its methods run in the goroutine of Send; only the pumps have
-// others.
+// sender is one hand-over at its source. Its methods run in the goroutine of Send, or say otherwise; pumps, the paused
+// round, what hears and reports while serving, and the keeper have goroutines of their own.
 type sender struct {
 	src  Source
 	to   Address

@@ -23,8 +23,8 @@
 //	                                       <-------   RUNNING {monotonic_ns}
 //	  DONE                                 ------->
 //
-// A HELLO has one of four purposes: migrate, and for a hand-over that was accepted: stream (one more connection), resolve
-// (what became of it), recover (a post-copy whose connections were lost). The source opens all connections, and the destination repeats the
+// A HELLO has one of five purposes: migrate, and for a hand-over that was accepted: stream (one more connection), resolve
+// (what became of it), recover (a post-copy whose connections were lost), reverse (checkpoints come back over it). The source opens all connections, and the destination repeats the
 // purpose in its answer. The mode is precopy, postcopy, hybrid or local; streams is how many connections follow ACCEPT, and of the two modes that
 // move memory after the guest the last one is the fault stream.
 //

@@ -186,9 +186,6 @@ type LineBody struct {
 // Mask says which lines these are: bit i stands for bytes 64*i to 64*i+63.
 func (l *LineBody) Mask() uint64 { return l.mask }
 
-// Whole reports that the body says all of the page, whatever the page was before.
-func (l *LineBody) Whole() bool { return l.raw && l.mask == ^uint64(0) }
-
 // Apply writes the lines to the page, which has the content that the sender takes for the destination's.
 // It fails, with nothing written, only if page is not of 4096 bytes.
 func (l *LineBody) Apply(page []byte) error {

@@ -68,8 +68,8 @@ type Hello struct {
 	Streams int  `json:"streams,omitempty"` // that it opens once it is accepted
 	// CheckpointMS is how often the source wants a checkpoint of the guest once that has moved; 0: never.
 	CheckpointMS int `json:"checkpoint_ms,omitempty"`
-	// With PurposeStream and PurposeRecover: which of them this is, from 1. With a mode that moves memory
-	// after the guest, the last one is for what the guest waits for.
+	// With PurposeStream: which of them this is, from 1. With a mode that moves memory after the guest, the last one is
+	// for what the guest waits for.
 	Stream int `json:"stream,omitempty"`
 }
 
