@@ -10,7 +10,7 @@ import (
 )
 
 // Demand serves the missing pages of a Guest: a vCPU that touches one waits in the kernel, an accessor of the
-// Guest waits in Go, Next says what is waited for, and Fill brings it. Its methods are safe for concurrent use.
+// Guest waits in Go, Next or Tell says what is waited for, and Fill brings it. Its methods are safe for concurrent use.
 // The package comment says how, and what dirty tracking sees of it.
 type Demand struct {
 	g      *Guest

@@ -65,7 +65,7 @@
 //	ready          COMMIT, ABORT                owner; or ready without a connection
 //	owner          DONE                         closed
 //	resolving      RESOLVE                      ready again, or closed
-//	stream         PAGES, ROUND_END             as long as the main connection receives or finishes; paging after ABSENT
+//	stream         PAGES, ROUND_END             as long as the main connection receives or finishes; nothing while it lacks; then paging
 //
 // With the modes postcopy and hybrid:
 //
