@@ -92,7 +92,13 @@ bench: build ## the figures of docs/benchmarks.md, each beside its peer
 	./bin/fineline bench boot
 	./bin/fineline bench diff
 	./bin/fineline bench exits
-	./bin/fineline bench migrate --peer qemu
+	./bin/fineline bench migrate --peer all --runs 10
+	./bin/fineline bench migrate --peer all --link 1Gbit --only hot-4096,hot-65536
+	./bin/fineline bench migrate --peer qemu --link 100Mbit --only hot-4096
+	./bin/fineline bench migrate --peer qemu --only small-64m,large-8g,above-8g
+	./bin/fineline bench migrate --peer none --local --only small-64m,hot-65536,large-8g
+	./bin/fineline bench postcopy --runs 10
+	./bin/fineline bench postcopy --only small-64m,large-8g
 	./bin/fineline bench track
 
 deps: ## the host programs that tests need, by apt-get when root

@@ -26,6 +26,9 @@ type moveFlags struct {
 	mode         string
 }
 
+// ofCopies are the flags that say how memory is sent.
+var ofCopies = []string{"max-bandwidth", "link", "mode", "granularity", "baseline", "baseline-budget", "streams"}
+
 func (f *moveFlags) add(fl *pflag.FlagSet, scenarios string) {
 	o := &f.options
 	o.MaxDowntime = 300 * time.Millisecond
@@ -39,6 +42,16 @@ func (f *moveFlags) add(fl *pflag.FlagSet, scenarios string) {
 	fl.StringVar(&o.Baseline, "baseline", "", "Fineline's: auto, twin, hash or none; empty: its default")
 	fl.Var(&f.budget, "baseline-budget", "Fineline's: the most memory that baselines may take; 0: its default")
 	fl.IntVar(&o.Streams, "streams", 0, "Fineline's connections for pages; 0: its default")
+}
+
+// checkCopies refuses what has no meaning where nothing is copied.
+func checkCopies(fl *pflag.FlagSet) error {
+	for _, name := range ofCopies {
+		if fl.Changed(name) {
+			return fmt.Errorf("--local copies no memory: leave --%s out", name)
+		}
+	}
+	return nil
 }
 
 // check returns the options as package bench takes them.
@@ -71,9 +84,13 @@ func (f *moveFlags) check(exe string, runs int) (bench.MigrateOptions, error) {
 func newBenchMigrate() *cobra.Command {
 	f := moveFlags{options: bench.MigrateOptions{Peers: []string{"qemu"}}}
 	var plot string
+	var fl *pflag.FlagSet
 	c := benchCommand("migrate", "Live migrations under several loads, beside QEMU", 5,
 		func(ctx context.Context, exe string, runs int, progress bench.Progress) (*bench.Report, error) {
 			o, err := f.check(exe, runs)
+			if err == nil && o.Local {
+				err = checkCopies(fl)
+			}
 			if err != nil {
 				return nil, usageError{err}
 			}
@@ -87,8 +104,9 @@ func newBenchMigrate() *cobra.Command {
 			}
 			return report, os.WriteFile(plot, []byte(picture), 0o666)
 		})
-	fl := c.Flags()
+	fl = c.Flags()
 	fl.StringSliceVar(&f.options.Peers, "peer", f.options.Peers, strings.Join(qemu.Names(), ", ")+", all or none")
+	fl.BoolVar(&f.options.Local, "local", false, "Fineline hands the memory over, the peer copies it")
 	fl.StringVar(&plot, "plot", "", "draw one more migration of the first load, ours and the first peer's, into this SVG file")
 	f.add(fl, bench.MigrateScenarios())
 	return c

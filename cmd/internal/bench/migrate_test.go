@@ -203,18 +203,18 @@ func (c *counter) Steps(context.Context) (uint64, error) {
 func TestCountSteps(t *testing.T) {
 	running := make(chan struct{})
 	asked := &counter{}
-	s := countSteps(t.Context(), asked, func(context.Context) error { close(running); return nil })
+	s := countSteps(t.Context(), asked, time.Millisecond, func(context.Context) error { close(running); return nil })
 	<-running
-	if rate, err := s.stop(); err != nil || rate <= 0 || asked.steps != 2 {
+	if rate, err := s.rateWhen(true); err != nil || rate <= 0 || asked.steps != 2 {
 		t.Errorf("rate %v, %v, asked %d times", rate, err, asked.steps)
 	}
-	never := countSteps(t.Context(), asked, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
-	if rate, err := never.stop(); err != nil || rate != 0 {
+	never := countSteps(t.Context(), asked, time.Millisecond, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+	if rate, err := never.rateWhen(false); err != nil || rate != 0 {
 		t.Errorf("a guest that never ran: rate %v, %v", rate, err)
 	}
 	failed := errors.New("the guest is gone")
-	broken := countSteps(t.Context(), &counter{err: failed}, func(context.Context) error { return nil })
-	if _, err := broken.stop(); !errors.Is(err, failed) {
-		t.Errorf("stop() = %v", err)
+	broken := countSteps(t.Context(), &counter{err: failed}, time.Millisecond, func(context.Context) error { return nil })
+	if _, err := broken.rateWhen(true); !errors.Is(err, failed) {
+		t.Errorf("rateWhen() = %v", err)
 	}
 }

@@ -20,6 +20,8 @@ type Move struct {
 	// Link is one link that the whole stream of both passes; nil: a socket between the two processes.
 	Link *relay.Link
 
+	// Local has Fineline hand the memory over; what follows has no meaning then.
+	Local bool
 	// Of Fineline alone, as its API takes them; empty or 0: its defaults.
 	Mode        string // Precopy, Postcopy or Hybrid
 	Granularity string // page or line
@@ -48,7 +50,7 @@ type sample struct {
 	// it had named and those that it had not
 	predicted, stored, caught, right, wrong float64
 
-	before, after float64 // guest's steps a second before the migration, and from the resume until all pages were there
+	before, after float64 // guest's steps a second before the migration, and in the first one after the resume
 }
 
 const mib = 1 << 20

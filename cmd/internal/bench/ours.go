@@ -72,19 +72,13 @@ func (o *ourMove) migrate(ctx context.Context, dir string, x extras) (_ *migrati
 	}
 	var watched *steps
 	if x.steps {
-		watched = countSteps(ctx, o.destination.Guest, o.running)
+		watched = countSteps(ctx, o.destination.Guest, firstWindow, o.running)
 	}
-	r, err := o.source.Migrate(ctx, api.MigrationRequest{
-		DestinationURL: "unix:" + to, DowntimeMS: o.MaxDowntime.Milliseconds(),
-		TimeoutS: int64(o.patience(&o.scenario) / time.Second), TimeoutStrategy: "Ignore",
-		MaxBandwidthBytesPerSecond: int64(o.bandwidth(&o.scenario)),
-		MemoryMode:                 o.Mode, Granularity: o.Granularity, Connections: o.Streams,
-		Baseline: o.Baseline, BaselineBudgetBytes: int64(o.BaselineBudgetBytes),
-	}, func(migration.Progress) {})
+	r, err := o.source.Migrate(ctx, o.request("unix:"+to), func(migration.Progress) {})
 	timesErr := errors.Join(o.sample.source.stop(), o.sample.destination.stop())
 	if watched != nil {
 		var stepsErr error
-		o.sample.after, stepsErr = watched.stop()
+		o.sample.after, stepsErr = watched.rateWhen(err == nil)
 		timesErr = errors.Join(timesErr, stepsErr)
 	}
 	switch {
@@ -94,6 +88,19 @@ func (o *ourMove) migrate(ctx context.Context, dir string, x extras) (_ *migrati
 		return nil, fmt.Errorf("the migration %s: %s", r.Status, r.Error)
 	}
 	return r, timesErr
+}
+
+func (o *ourMove) request(to string) api.MigrationRequest {
+	r := api.MigrationRequest{
+		DestinationURL: to, DowntimeMS: o.MaxDowntime.Milliseconds(),
+		TimeoutS: int64(o.patience(&o.scenario) / time.Second), TimeoutStrategy: "Ignore", Local: o.Local,
+	}
+	if !o.Local {
+		r.MaxBandwidthBytesPerSecond = int64(o.bandwidth(&o.scenario))
+		r.MemoryMode, r.Granularity, r.Connections = o.Mode, o.Granularity, o.Streams
+		r.Baseline, r.BaselineBudgetBytes = o.Baseline, int64(o.BaselineBudgetBytes)
+	}
+	return r
 }
 
 // runningInterval is how often a destination is asked whether its guest runs.

@@ -115,7 +115,7 @@ var postcopyRows = []row{
 	{what: "all pages there after the resume", unit: "ms", of: func(s sample) float64 { return s.afterResumeMS }, ranked: true},
 	{what: "sent", unit: "MiB", note: ", RAM only", of: func(s sample) float64 { return s.bytesSent / mib }, ranked: true},
 	{what: "guest's steps before", unit: "M/s", of: func(s sample) float64 { return s.before / 1e6 }},
-	{what: "guest's steps from the resume until all pages are there", unit: "M/s", of: func(s sample) float64 { return s.after / 1e6 }},
+	{what: "guest's steps in the first second after the resume", unit: "M/s", of: func(s sample) float64 { return s.after / 1e6 }},
 	{what: "page request p50", unit: "µs", note: ", from its trace, one run", of: func(s sample) float64 { return s.p50US }, counted: true, ranked: true},
 	{what: "page request p99", unit: "µs", note: ", from its trace, one run", of: func(s sample) float64 { return s.p99US }, counted: true, ranked: true},
 	{what: "page request, the longest", unit: "µs", note: ", from its trace, one run", of: func(s sample) float64 { return s.maxUS }, counted: true},

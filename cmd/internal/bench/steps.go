@@ -19,46 +19,54 @@ type asker interface {
 	Steps(context.Context) (uint64, error)
 }
 
-// countSteps asks the guest from when it runs until stop is called; running returns when it does.
-func countSteps(ctx context.Context, guest asker, running func(context.Context) error) *steps {
+// firstWindow is a second, in which every VMM's guest has got its memory and most of the time has gone into waiting for it.
+const firstWindow = time.Second
+
+// countSteps counts what the guest does in a window after running has returned, which is when it runs.
+func countSteps(ctx context.Context, guest asker, window time.Duration, running func(context.Context) error) *steps {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &steps{cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
 		if s.err = running(ctx); s.err == nil {
-			s.rate, s.err = stepRate(ctx, guest)
+			s.rate, s.err = stepRate(ctx, guest, window)
 		}
 	}()
 	return s
 }
 
-// stop returns the steps a second between the first answer and the last one.
-func (s *steps) stop() (float64, error) {
-	s.cancel()
+// rateWhen returns the steps a second when the window is over, or at once if moved is false: then there is nothing to count.
+func (s *steps) rateWhen(moved bool) (float64, error) {
+	if !moved {
+		s.cancel()
+	}
 	<-s.done
+	s.cancel()
 	if errors.Is(s.err, context.Canceled) {
-		return 0, nil // it did not run before the end
+		return 0, nil
 	}
 	return s.rate, s.err
 }
 
-// stepRate is from now until ctx ends. It never leaves a question open.
-func stepRate(ctx context.Context, guest asker) (float64, error) {
+// stepRate is that of a window from now on. It never leaves a question open. Steps before the first answer are
+// not counted, and the time until it comes is.
+func stepRate(ctx context.Context, guest asker, window time.Duration) (float64, error) {
+	began := time.Now()
 	lasting := context.WithoutCancel(ctx)
 	first, err := guest.Steps(lasting)
 	if err != nil {
 		return 0, err
 	}
-	began := time.Now()
-	<-ctx.Done()
+	select {
+	case <-time.After(window - time.Since(began)):
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 	last, err := guest.Steps(lasting)
 	return float64(last-first) / time.Since(began).Seconds(), err
 }
 
 // usualRate is the guest's, before anything is done to it.
 func usualRate(ctx context.Context, guest asker) (float64, error) {
-	const window = 200 * time.Millisecond
-	ctx, cancel := context.WithTimeout(ctx, window)
-	defer cancel()
-	return stepRate(ctx, guest)
+	return stepRate(ctx, guest, 200*time.Millisecond)
 }

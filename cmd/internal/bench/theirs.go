@@ -105,7 +105,7 @@ func (t *theirMove) migrate(ctx context.Context, dir string, x extras) (_ *qemu.
 	if x.steps {
 		resumed := make(chan struct{})
 		o.Resumed = sync.OnceFunc(func() { close(resumed) })
-		watched = countSteps(ctx, t.destination.guest, func(ctx context.Context) error {
+		watched = countSteps(ctx, t.destination.guest, firstWindow, func(ctx context.Context) error {
 			select {
 			case <-resumed:
 				return nil
@@ -118,7 +118,7 @@ func (t *theirMove) migrate(ctx context.Context, dir string, x extras) (_ *qemu.
 	timesErr := errors.Join(t.sample.source.stop(), t.sample.destination.stop())
 	if watched != nil {
 		var stepsErr error
-		t.sample.after, stepsErr = watched.stop()
+		t.sample.after, stepsErr = watched.rateWhen(err == nil)
 		timesErr = errors.Join(timesErr, stepsErr)
 	}
 	if err != nil {
