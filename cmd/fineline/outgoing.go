@@ -240,9 +240,10 @@ func (i *instance) endMigration() (err error) {
 	if o != nil {
 		o.cancel(nil) // means nothing once the guest has left
 		o.release()
-		err = i.awaitServed(o)
 		if o.stands.Load() {
 			<-o.over
+		} else {
+			err = i.awaitServed(o)
 		}
 	}
 	if m := i.current(); m != nil && m.Outcome().Kind == vmm.EndedByMigration {

@@ -38,10 +38,10 @@ func (s *sourceMachine) resumed() api.Event {
 func (i *instance) standBy(ctx context.Context, o *outgoing, source *sourceMachine) {
 	err := o.standby.Wait(ctx)
 	outcome := api.GuestMoved
-	if resumed := (*migration.ResumedError)(nil); errors.As(err, &resumed) {
+	switch resumed := (*migration.ResumedError)(nil); {
+	case errors.As(err, &resumed): // which has been logged
 		outcome = source.resumed()
-	}
-	if err != nil {
+	case err != nil:
 		logrus.WithError(err).Warn("migration")
 	}
 	if err := i.session.StandbyEnded(outcome); err != nil {
