@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/fineline-vmm/fineline/coherence/baseline"
 	"github.com/fineline-vmm/fineline/coherence/diff"
@@ -46,6 +47,10 @@ const (
 // use only for a page that is written again and again.
 const twinAfter = 2
 
+// twinWorth is how long a page must have taken in a round for twins to be worth their time: then it waits for the link, which
+// the difference inside a line relieves, and not for processors.
+const twinWorth = 12 * time.Microsecond
+
 // heavyRounds is how often in a row most lines of a page must have changed before it is no longer compared, and
 // heavyRest how many rounds it goes whole then before it gets a twin again: comparing a page that
 // changes entirely costs as much as sending it.
@@ -60,6 +65,7 @@ type baselines struct {
 	kind        Baseline
 	key         *diff.Key
 	budgetBytes int64
+	thrifty     bool // with BaselineAuto no page gets a twin; changes only between rounds
 	usedBytes   atomic.Int64
 
 	regions []memory.Region
@@ -154,6 +160,9 @@ func makeOnce[T any](mu *sync.Mutex, slot *atomic.Pointer[T], make func() T) *T 
 	}
 	return slot.Load()
 }
+
+// judge says whether the next round may make twins, by the time that a page of the last one took. A page that has one keeps it.
+func (b *baselines) judge(page time.Duration) { b.thrifty = page < twinWorth }
 
 // remember makes the bytes that were sent the baseline of a page, as the kind and the budget allow.
 // hot: the page has changed often. A page that has the room of a twin uses it, whatever it does now: the room is counted

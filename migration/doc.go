@@ -82,8 +82,9 @@
 //
 // Lines: the baselines (baselines.go) say what the destination has of a page: zeros, the bytes of a twin, bytes of which the
 // hash of each line is kept, or what is not known. They are always of the copy that was sent. From a twin a line goes as its
-// changed bytes, from hashes as it is, and a page of mostly changed lines goes whole. Within the budget each page written
-// again and again gets a twin, the others hashes; beyond it a page goes whole.
+// changed bytes, from hashes as it is, and a page of mostly changed lines goes whole. Within the budget a page gets hashes and,
+// where it is written again and again and pages wait for the link, a twin: making one costs more than ten comparisons, and saves
+// bytes only. Beyond the budget a page goes whole. Rounds in the pause take no memory for baselines.
 //
 // The rule reckons in time a page, measured over the newest rounds, so a page with one changed line counts for what that
 // takes, and what must fit is the line rate. While it does not, and rounds bring no progress, the guest is slowed down step by

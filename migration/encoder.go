@@ -33,6 +33,7 @@ const wholePageLines = 48
 type encoder struct {
 	base  *baselines
 	lines bool // else pages go whole
+	final bool // the guest is paused: what little may follow can go whole, and no memory is taken for baselines
 
 	fresh, old [memory.PageSize]byte // lines of the page at work
 	blank      [memory.PageSize]byte // zeros, between two pages
@@ -100,11 +101,12 @@ func (e *encoder) first(number uint64, c *baselineChunk, i int, page []byte, b *
 var zeroPage [memory.PageSize]byte
 
 func (e *encoder) remember(c *baselineChunk, i int, taken []byte, again bool) {
-	if !e.lines {
+	switch {
+	case e.lines && !e.final:
+		e.base.remember(c, i, taken, again)
+	case c.known[i] != isResting:
 		c.known[i] = isOther
-		return
 	}
-	e.base.remember(c, i, taken, again)
 }
 
 // againstTwin sends the lines that differ from the twin. Which lines to look at is judged on the live page; each is
@@ -148,7 +150,7 @@ func (e *encoder) againstSums(number uint64, c *baselineChunk, i int, page []byt
 		sum.clean++
 		return
 	}
-	if c.count[i]++; c.count[i] >= twinAfter && e.base.kind == BaselineAuto {
+	if c.count[i]++; c.count[i] >= twinAfter && e.base.kind == BaselineAuto && !e.base.thrifty && !e.final {
 		e.base.remember(c, i, taken, true)
 	}
 	if n > wholePageLines {

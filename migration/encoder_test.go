@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fineline-vmm/fineline/coherence/baseline"
+	"github.com/fineline-vmm/fineline/coherence/diff"
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
@@ -242,6 +243,66 @@ func TestHeavyPagesRest(t *testing.T) {
 	}
 	if used := e.enc.base.sizeBytes(); used != memory.PageSize {
 		t.Errorf("one twin takes %d bytes", used)
+	}
+}
+
+// TestThrift: where a page takes no time a page that changes again and again gets no twin, and where the link is slow it does.
+func TestThrift(t *testing.T) {
+	e := newEncoded(t, 16, true, BaselineAuto, 1<<30)
+	page := e.src.mem.NewPageSet()
+	page.Add(0)
+	known := func(took time.Duration) knowledge {
+		e.enc.base.judge(took)
+		for value := range uint64(2 * twinAfter) {
+			if err := e.src.mem.StoreUint64(64, value+1); err != nil {
+				t.Fatal(err)
+			}
+			e.send(page)
+			e.wantEqual()
+		}
+		c, i := e.enc.base.at(0)
+		return c.known[i]
+	}
+	if got := known(twinWorth - 1); got != isSums {
+		t.Errorf("on a fast link the page is known as %d", got)
+	}
+	if got := known(twinWorth); got != isTwin {
+		t.Errorf("on a slow link the page is known as %d", got)
+	}
+}
+
+// TestFinalRounds: in the pause no memory is taken for baselines, and what follows a round is right nevertheless: lines that go back to
+// what they were before it, and pages that were new in it.
+func TestFinalRounds(t *testing.T) {
+	for _, kind := range []Baseline{BaselineAuto, BaselineTwin, BaselineHash, BaselineNone} {
+		t.Run(string(kind), func(t *testing.T) {
+			e := newEncoded(t, 16, true, kind, 1<<30)
+			pages := e.src.mem.NewPageSet()
+			pages.AddRange(0, 4*memory.PageSize)
+			round := func(first, second uint64) {
+				t.Helper()
+				for page, value := range []uint64{first, first, second, second} {
+					// A line, and in each second page enough lines that the page goes whole.
+					for line := range []int{1, diff.PageLines}[page%2] {
+						if err := e.src.mem.StoreUint64(memory.GPA(page*memory.PageSize+line*diff.LineBytes), value); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				e.send(pages)
+				e.wantEqual()
+			}
+			round(1, 0)
+			used := e.enc.base.sizeBytes()
+			e.enc.final = true
+			for range twinAfter + heavyRounds {
+				round(2, 1)
+				round(1, 0)
+			}
+			if now := e.enc.base.sizeBytes(); now != used {
+				t.Errorf("%d bytes of baselines before the pause, %d after it", used, now)
+			}
+		})
 	}
 }
 

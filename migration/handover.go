@@ -110,6 +110,9 @@ func (s *sender) lateRound(ctx context.Context) error {
 
 func (s *sender) sendPaused(ctx context.Context) error {
 	began := s.clock.Now()
+	for _, p := range s.pumps {
+		p.enc.final = true
+	}
 	sum, sent, err := s.sendRound(ctx)
 	if err != nil {
 		return err

@@ -165,6 +165,9 @@ func (s *sender) addRound(sum tally, bytes uint64, took time.Duration) {
 	s.result.PagesSent += sum.pages
 	s.result.ZeroPages += sum.zeroPages
 	s.result.LinesSent += sum.lines
+	if looked := sum.pages + sum.clean + sum.zeroPages; looked != 0 {
+		s.base.judge(took / time.Duration(looked))
+	}
 	s.result.BaselineBytes = max(s.result.BaselineBytes, s.base.sizeBytes())
 }
 
