@@ -20,12 +20,12 @@ func (m *Move) qemu(ctx context.Context, dir string, s Scenario, setting qemu.Se
 		return record{}, err
 	}
 	// -S: the guest says its first word when there is somebody to hear it.
-	source, err := startQEMU(ctx, dir, "source", kernel, s, "-S")
+	source, err := startQEMU(ctx, dir, "source", kernel, s, append(setting.Memory(s.memoryMiB), "-S")...)
 	if err != nil {
 		return record{}, err
 	}
 	defer func() { err = errors.Join(err, source.Close()) }()
-	incoming, trace := []string{"-incoming", "defer"}, filepath.Join(dir, "trace")
+	incoming, trace := append(setting.Memory(s.memoryMiB), "-incoming", "defer"), filepath.Join(dir, "trace")
 	traced := setting.Postcopy && x.count
 	if traced {
 		incoming = append(incoming, qemu.TraceFaults(trace)...)
@@ -162,7 +162,7 @@ type qemuMachine struct {
 
 func startQEMU(ctx context.Context, dir, name, kernel string, s Scenario, args ...string) (*qemuMachine, error) {
 	serial := filepath.Join(dir, name+".serial")
-	args = append(append(qemu.MicroVM(), "-m", fmt.Sprintf("%dM", s.memoryMiB), "-smp", fmt.Sprint(s.load.VCPUs),
+	args = append(append(qemu.MicroVM(), "-smp", fmt.Sprint(s.load.VCPUs),
 		"-kernel", kernel, "-append", s.load.Cmdline(), "-serial", "unix:"+serial+",server=on,wait=off"), args...)
 	v, err := qemu.Start(ctx, dir, name, args...)
 	if err != nil {

@@ -12,6 +12,7 @@ type Setting struct {
 	Name     string // as --peer takes it, for example "qemu-xbzrle"
 	Label    string // for people, without QEMU's name and version
 	Postcopy bool   // the destination resumes first
+	Shared   bool   // guest RAM is a memfd, as Fineline's, and no anonymous memory with huge pages
 	// WarmPasses is how many passes over memory are made under the smallest downtime limit before that of the
 	// options holds: XBZRLE knows a page only from the second pass on.
 	WarmPasses int
@@ -42,6 +43,7 @@ func Settings(hotBytes uint64) []Setting {
 			Name: "qemu-multifd-zstd", Label: "multifd with zstd", capabilities: []string{"multifd"},
 			parameters: map[string]any{"multifd-compression": "zstd"},
 		},
+		{Name: "qemu-multifd-shared", Label: "multifd, memory in a memfd", Shared: true, capabilities: []string{"multifd"}},
 		xbzrle("qemu-xbzrle", large),
 		xbzrle("qemu-xbzrle-small", small),
 		warm(xbzrle("qemu-xbzrle-warm", large), hotBytes),
@@ -51,6 +53,15 @@ func Settings(hotBytes uint64) []Setting {
 			capabilities: []string{"postcopy-ram", "postcopy-preempt"},
 		},
 	}
+}
+
+// Memory is the guest's, as command-line arguments.
+func (s *Setting) Memory(sizeMiB int) []string {
+	size := fmt.Sprintf("%dM", sizeMiB)
+	if !s.Shared {
+		return []string{"-m", size}
+	}
+	return []string{"-m", size, "-object", "memory-backend-memfd,id=ram,share=on,size=" + size, "-machine", "memory-backend=ram"}
 }
 
 func xbzrle(name string, cacheBytes uint64) Setting {
