@@ -47,6 +47,9 @@ func (m *Move) fineline(ctx context.Context, dir string, s Scenario, x extras) (
 	o.sample.mismatches = check.Mismatches
 	o.sample.of(r)
 	err = errors.Join(check.Err(), o.sample.takenByBoth())
+	if r.SourceCPUMS > 0 {
+		o.sample.source.cpuMS = r.SourceCPUMS // from outside, what a vCPU's thread took is lost when that ends with the migration
+	}
 	return record{sample: o.sample, result: r}, err
 }
 
@@ -127,9 +130,6 @@ func (o *ourMove) running(ctx context.Context) error {
 func (s *sample) of(r *migration.Result) {
 	s.totalMS, s.downtimeMS, s.ownDowntimeMS = r.TotalMS, r.DowntimeMS, r.DowntimeMS
 	s.bytesSent, s.bytesInDowntime = float64(r.BytesSent), float64(r.BytesInDowntime)
-	if r.SourceCPUMS > 0 {
-		s.source.cpuMS = r.SourceCPUMS // from outside, what a vCPU's thread took is lost when that ends with the migration
-	}
 	s.baselineMiB, s.throttle = float64(r.BaselineBytes)/mib, float64(r.ThrottlePercent)
 	s.rounds, s.converged = float64(len(r.Rounds)), r.Converged
 	f := &r.Faults
