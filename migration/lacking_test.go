@@ -18,10 +18,14 @@ import (
 type lackingTarget struct {
 	*side
 	told chan struct{}
+	goOn <-chan struct{} // if not nil it is waited for
 }
 
 func (l *lackingTarget) HomeMissing(*memory.Demand) (postcopy.LineMemory, error) {
 	close(l.told)
+	if l.goOn != nil {
+		<-l.goOn
+	}
 	return nil, nil
 }
 
@@ -133,7 +137,10 @@ func TestPagesToWhatIsAbsent(t *testing.T) {
 			settled := make(chan struct{})
 			event := sync.OnceFunc(func() { close(settled) })
 			p.wrap = func(_ string, c net.Conn) net.Conn { return &eventConn{c, event} }
-			target := &lackingTarget{p.dst, make(chan struct{})}
+			target := &lackingTarget{side: p.dst, told: make(chan struct{})}
+			if name == "stream" {
+				target.goOn = settled
+			}
 			p.lacking(target, target.told, func(main, stream *rawWriter) { steps(main, stream, settled) })
 		})
 	}
@@ -155,7 +162,7 @@ func TestStateOfWhatIsAbsent(t *testing.T) {
 		return nil
 	}
 	told := make(chan struct{})
-	target := &touchedTarget{lackingTarget{p.dst, told}, []memory.GPA{0, 1 << 50, memory.PageSize}}
+	target := &touchedTarget{lackingTarget{side: p.dst, told: told}, []memory.GPA{0, 1 << 50, memory.PageSize}}
 	p.lacking(target, told, func(main, _ *rawWriter) {
 		_ = main.Bytes(wire.TypeState, []byte(`{}`))
 		_ = main.Message(wire.TypeAbort, wire.NewReason("that was all", false))

@@ -262,17 +262,22 @@ func (s *session) receiving(ctx context.Context) error {
 	if s.local() {
 		return s.receivingState(ctx) // there are no rounds
 	}
-	for s.paging == nil {
-		state, err := s.round(ctx)
-		if err != nil {
+	for {
+		last, err := s.round(ctx)
+		switch {
+		case err != nil:
 			return err
-		}
-		if state != nil {
-			return s.restore(state)
+		case last.Type == wire.TypeState:
+			return s.restore(last.Payload)
+		case last.Type == wire.TypeAbsent:
+			// No page more before the commit: one that is absent would be waited for, and nobody brings it yet. So
+			// nobody reads a stream by now.
+			if err := s.expectMemory(last.Payload); err != nil {
+				return err
+			}
+			return s.receivingState(ctx)
 		}
 	}
-	// No page more before the commit: one that is absent would be waited for, and nobody brings it yet.
-	return s.receivingState(ctx)
 }
 
 // receivingState takes the state where no round can come before it.
@@ -284,14 +289,15 @@ func (s *session) receivingState(ctx context.Context) error {
 	return s.restore(f.Payload)
 }
 
-// round takes one round from all connections, or what comes after the last one: the state, or what is absent.
-func (s *session) round(ctx context.Context) (state []byte, err error) {
+// round takes one round from all connections, or returns what comes after the last one: the state, or what is absent. The
+// streams are not read any more when it returns.
+func (s *session) round(ctx context.Context) (last wire.Frame, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	streams := s.readStreams(ctx, cancel)
 	defer func() {
 		// What ends the wait of the main connection is not the cause if a stream failed.
-		if streamErr := streams.finish(state != nil || err != nil || s.paging != nil); streamErr != nil && err == nil {
-			state, err = nil, streamErr
+		if streamErr := streams.finish(last.Type != 0 || err != nil); streamErr != nil && err == nil {
+			last, err = wire.Frame{}, streamErr
 		}
 		cancel(nil)
 	}()
@@ -305,20 +311,18 @@ func (s *session) round(ctx context.Context) (state []byte, err error) {
 		}
 		f, err := s.next(ctx, takes...)
 		if err != nil {
-			return nil, err
+			return wire.Frame{}, err
 		}
 		switch f.Type {
 		case wire.TypePages:
 			err = s.apply.pagesFrame(f.Payload)
 		case wire.TypeRoundEnd:
-			return nil, s.roundEnd(f, streams)
-		case wire.TypeAbsent:
-			return nil, s.expectMemory(f.Payload)
-		case wire.TypeState:
-			return f.Payload, nil
+			return wire.Frame{}, s.roundEnd(f, streams)
+		case wire.TypeAbsent, wire.TypeState:
+			return f, nil
 		}
 		if err != nil {
-			return nil, err
+			return wire.Frame{}, err
 		}
 	}
 }
