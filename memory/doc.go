@@ -130,9 +130,9 @@
 // memory, KVM_RUN fails with EFAULT, or the guest dies of an exception that it has no memory to handle. Accessors get ErrMissing.
 // Reset ends the need for all that is missing.
 //
-// Faults are read by a goroutine in the runtime's poller, which hands them to the caller of Next without a switch of threads.
-// Measured beside it: one locked thread that polls the userfaultfd and the connection, blocking in the kernel. It was no better
-// beyond the noise (medians of 31 to 37 against 32 to 42 µs for a page from another process over a Unix socket), and forbids TLS.
+// Faults are read by a goroutine that waits in the kernel (userfaults.faults says why). Measured beside it: one locked thread for the
+// userfaultfd and the connection together. It was no better at the median (31 to 37 against 32 to 42 µs for a page from another process
+// over a Unix socket), and forbids TLS.
 //
 // Next is for who asks. Tell is for who is in a hurry: the goroutine that has read a fault calls it, so that between the two no other
 // goroutine is woken. Mapping is a system call a page, so FillRun maps

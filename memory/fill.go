@@ -43,11 +43,9 @@ func (d *Demand) FillRun(gpa GPA, count int, fn func(i int, page []byte) error) 
 		}
 		filled |= 1 << i
 	}
-	if err := d.deliver(first, filled); err != nil {
-		return 0, err
-	}
-	d.arrive(first, filled)
-	return filled, nil
+	shown, err := d.deliver(first, filled)
+	d.arrive(first, shown) // also if others could not be shown: the guest may have stored to these
+	return shown, err
 }
 
 // absentOnly returns why the Demand has ended if a page of the run is absent still.
@@ -93,40 +91,39 @@ func (d *Demand) unlockRun(first place, count int) {
 	}
 }
 
-// deliver shows pages that have their content to the guest, unless they are held back.
-func (d *Demand) deliver(first place, filled uint64) error {
+// deliver shows pages that have their content to the guest, unless they are held back, and returns which it has.
+func (d *Demand) deliver(first place, filled uint64) (shown uint64, err error) {
 	d.gate.RLock()
 	defer d.gate.RUnlock()
-	for filled != 0 {
+	for filled != 0 && err == nil {
 		i := bits.TrailingZeros64(filled)
 		n := bits.TrailingZeros64(^(filled >> i))
-		p := d.g.placeAt(first.region, first.off+uint64(i)*PageSize)
-		if err := d.deliverRun(p, n); err != nil {
-			return err
-		}
+		var done int
+		done, err = d.deliverRun(d.g.placeAt(first.region, first.off+uint64(i)*PageSize), n)
+		shown |= (1<<done - 1) << i
 		filled &^= (1<<n - 1) << i
 	}
-	return nil
+	return shown, err
 }
 
-// deliverRun delivers n pages in a row. Preconditions: gate held for reading.
-func (d *Demand) deliverRun(first place, n int) error {
-	shown := 0
+// deliverRun delivers n pages in a row and returns how many it has. Preconditions: gate held for reading.
+func (d *Demand) deliverRun(first place, n int) (int, error) {
+	mapped := 0
 	if n > 1 && !d.held {
-		shown = d.showRun(first, n)
+		mapped = d.showRun(first, n)
 	}
 	for i := range n {
 		p := d.g.placeAt(first.region, first.off+uint64(i)*PageSize)
 		if d.held {
 			if err := d.deliverHeld(p); err != nil {
-				return err
+				return i, err
 			}
 			continue
 		}
-		if i < shown {
+		if i < mapped {
 			d.hidden.clear(p)
 		} else if err := d.show(p); err != nil {
-			return err
+			return i, err
 		}
 		if d.wanted.has(p) {
 			d.mu.Lock()
@@ -134,7 +131,7 @@ func (d *Demand) deliverRun(first place, n int) error {
 			d.mu.Unlock()
 		}
 	}
-	return nil
+	return n, nil
 }
 
 // deliverHeld shows a page only if nobody waits for it. Preconditions: gate held for reading.

@@ -65,7 +65,7 @@ type baselines struct {
 	kind        Baseline
 	key         *diff.Key
 	budgetBytes int64
-	thrifty     bool // with BaselineAuto no page gets a twin; changes only between rounds
+	thrifty     bool // with BaselineAuto no page that has hashes gets a twin; changes only between rounds
 	usedBytes   atomic.Int64
 
 	regions []memory.Region

@@ -95,7 +95,7 @@ func (s *sender) collectAbsent() error {
 // absentEncoder is the encoder of the rounds before, so that of a page which was sent only the stale lines go.
 func (s *sender) absentEncoder() postcopy.Encoder {
 	encoders := sync.Pool{New: func() any {
-		return &encoder{base: s.base, lines: s.opts.Granularity == GranularityLine}
+		return &encoder{base: s.base, lines: s.opts.Granularity == GranularityLine, final: true} // nothing is compared again
 	}}
 	return func(gpa memory.GPA, page []byte, b *wire.Batch) {
 		e := encoders.Get().(*encoder)

@@ -134,6 +134,7 @@ func (i *instance) StartMigration(ctx context.Context, r api.MigrationRequest) e
 			err = i.settleDoubt(o, source, doubt)
 		}
 		if o.standby != nil && err == nil {
+			o.stands.Store(true) // also out of a doubt
 			i.standBy(standCtx, o, source)
 		}
 	}()
@@ -240,10 +241,11 @@ func (i *instance) endMigration() (err error) {
 	if o != nil {
 		o.cancel(nil) // means nothing once the guest has left
 		o.release()
+		if !o.stands.Load() {
+			err = i.awaitServed(o)
+		}
 		if o.stands.Load() {
 			<-o.over
-		} else {
-			err = i.awaitServed(o)
 		}
 	}
 	if m := i.current(); m != nil && m.Outcome().Kind == vmm.EndedByMigration {

@@ -80,7 +80,7 @@ func (i *instance) RecoverMigration(ctx context.Context, r api.RecoverRequest) e
 	recovery.Done = done
 	select {
 	case o.recovers <- recovery:
-	case <-o.ended:
+	case <-o.over:
 		return errors.New("the migration has just ended")
 	case <-ctx.Done():
 		return errors.New("an attempt to connect is under way and has not ended")

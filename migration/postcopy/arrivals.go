@@ -178,11 +178,13 @@ func (a *arrivals) store() error {
 	a.count = 0
 	a.yield()
 	filled, err := a.mem.FillRun(pageGPA(a.first), count, a.put)
+	for i := range count {
+		if here := filled>>i&1 != 0; here || err == nil {
+			a.stored(a.first+uint64(i), here, a.next[i].whole)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("cannot store guest page %#x, or one of the %d in a row: %w", a.first, count, err)
-	}
-	for i := range count {
-		a.stored(a.first+uint64(i), filled>>i&1 != 0, a.next[i].whole)
 	}
 	return nil
 }

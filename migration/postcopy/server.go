@@ -147,7 +147,8 @@ func (s *Server) Left() uint64 {
 // sent counts pages once, whatever was asked for again.
 func (s *Server) sent() uint64 {
 	c := &s.stats
-	return c.background.Load() + c.predicted.Load() + c.missed.Load() - c.again.Load()
+	again := c.again.Load() // first: each of them counts as missed before
+	return c.background.Load() + c.predicted.Load() + c.missed.Load() - again
 }
 
 // encode appends a page that the caller has claimed; whole if nobody knows what the destination has of it.
