@@ -130,7 +130,7 @@ func (s *session) page() error {
 		if err == nil {
 			err = s.pageOnce()
 		}
-		if err == nil {
+		if err == nil || s.paging.demand.Len() == 0 { // a connection that is lost when all is here takes nothing away
 			return s.complete(wire.Complete{Faults: s.faults()})
 		}
 		<-s.ended // the guest runs, and the source was told
