@@ -14,6 +14,7 @@ import (
 
 	"github.com/fineline-vmm/fineline/vmm/kvm"
 	"github.com/fineline-vmm/fineline/vmm/kvm/jsonlist"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // reseal changes the description of a machine.
@@ -163,7 +164,7 @@ func TestBootDigests(t *testing.T) {
 // TestResetAtDestinationChecksFiles moves a guest that resets, with its kernel replaced.
 func TestResetAtDestinationChecksFiles(t *testing.T) {
 	for _, replaced := range []bool{false, true} {
-		kernel := rawKernel(t, countBoots)
+		kernel := vmmtest.RawKernel(t, countBoots)
 		m := newMachine(t, Config{Boot: BootFiles{Kernel: kernel}})
 		clone := cloneMachine(t, m)
 		if replaced {

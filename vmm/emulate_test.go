@@ -7,6 +7,7 @@ import (
 
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/vmm/kvm"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // The places of the programs below. The first 1 GiB and the device are mapped one to one.
@@ -20,7 +21,7 @@ const (
 // absentAddr, a page without a slot, and RCX deviceAddr.
 func newProgram(t *testing.T, code []byte) *Machine {
 	t.Helper()
-	m := newMachine(t, Config{Boot: BootFiles{Kernel: rawKernel(t, []byte{0xf4})}})
+	m := newMachine(t, Config{Boot: BootFiles{Kernel: vmmtest.RawKernel(t, []byte{0xf4})}})
 	const large = 0xe7 // present, writable, user, accessed, dirty, 2 MiB
 	entries := map[memory.GPA]uint64{0x1000: 0x2067, 0x2000: 0x3067, 0x2018: 0x4067, 0x4000 + 8*(deviceAddr>>21&0x1ff): deviceAddr | large}
 	for i := range memory.GPA(512) {

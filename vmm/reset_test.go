@@ -1,42 +1,17 @@
 package vmm
 
 import (
-	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/fineline-vmm/fineline/vmm/kvm"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
-
-// rawKernel writes a multiboot kernel that is nothing but these instructions, which
-// are entered in 32-bit protected mode.
-func rawKernel(t *testing.T, code []byte) string {
-	t.Helper()
-	const (
-		magic, useAddresses = 0x1badb002, 1 << 16
-		loadAddr            = 0x10_0000
-		headerBytes         = 32
-	)
-	flags := uint32(useAddresses)
-	end := uint32(loadAddr + headerBytes + len(code))
-	var image []byte
-	for _, field := range []uint32{
-		magic, flags, -(magic + flags), loadAddr, loadAddr, end, end, loadAddr + headerBytes,
-	} {
-		image = binary.LittleEndian.AppendUint32(image, field)
-	}
-	path := filepath.Join(t.TempDir(), "kernel.bin")
-	if err := os.WriteFile(path, append(image, code...), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
 
 // countBoots counts in the clock's memory, which survives a reset, prints the count,
 // resets twice and then powers off.
@@ -56,7 +31,7 @@ var countBoots = []byte{
 
 func TestResetBootsAgain(t *testing.T) {
 	out := newSerialLog()
-	m := newMachine(t, Config{CPUs: 2, SerialOut: out, Boot: BootFiles{Kernel: rawKernel(t, countBoots)}})
+	m := newMachine(t, Config{CPUs: 2, SerialOut: out, Boot: BootFiles{Kernel: vmmtest.RawKernel(t, countBoots)}})
 	if err := m.Resume(); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +42,7 @@ func TestResetBootsAgain(t *testing.T) {
 
 func TestNoReboot(t *testing.T) {
 	out := newSerialLog()
-	m := newMachine(t, Config{NoReboot: true, SerialOut: out, Boot: BootFiles{Kernel: rawKernel(t, countBoots)}})
+	m := newMachine(t, Config{NoReboot: true, SerialOut: out, Boot: BootFiles{Kernel: vmmtest.RawKernel(t, countBoots)}})
 	if err := m.Resume(); err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +53,7 @@ func TestNoReboot(t *testing.T) {
 
 // TestTripleFault loads an empty IDT and divides by zero.
 func TestTripleFault(t *testing.T) {
-	m := newMachine(t, Config{Boot: BootFiles{Kernel: rawKernel(t, []byte{0x31, 0xc9, 0xf7, 0xf1})}})
+	m := newMachine(t, Config{Boot: BootFiles{Kernel: vmmtest.RawKernel(t, []byte{0x31, 0xc9, 0xf7, 0xf1})}})
 	if err := m.Resume(); err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +69,7 @@ func TestTripleFault(t *testing.T) {
 func TestPauseTakesTheGuestsWish(t *testing.T) {
 	for range repeats(50) {
 		out := newSerialLog()
-		m := newMachine(t, Config{SerialOut: out, Boot: BootFiles{Kernel: rawKernel(t, countBoots)}})
+		m := newMachine(t, Config{SerialOut: out, Boot: BootFiles{Kernel: vmmtest.RawKernel(t, countBoots)}})
 		if err := m.Resume(); err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +126,7 @@ func (c cuttable) SetWriteDeadline(t time.Time) error {
 // reset, and gets all of its output in the end.
 func TestResetWithStalledConsole(t *testing.T) {
 	console := newStalledConsole()
-	m := newMachine(t, Config{SerialOut: console, Boot: BootFiles{Kernel: rawKernel(t, countBoots)}})
+	m := newMachine(t, Config{SerialOut: console, Boot: BootFiles{Kernel: vmmtest.RawKernel(t, countBoots)}})
 	if err := m.Resume(); err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +173,7 @@ func TestPauseStillsConsoleFirst(t *testing.T) {
 
 // TestResetDropsEvents: what a guest asked for before its reset does not reach the next.
 func TestResetDropsEvents(t *testing.T) {
-	m := newMachine(t, Config{Boot: BootFiles{Kernel: rawKernel(t, countBoots)}})
+	m := newMachine(t, Config{Boot: BootFiles{Kernel: vmmtest.RawKernel(t, countBoots)}})
 	m.mu.Lock() // the supervisor sees all or nothing
 	m.wish.set(powerOff, 0)
 	for _, e := range []event{{next: reset}, {next: reset}, {err: ErrTripleFault}, {next: powerOff}} {
@@ -218,7 +193,7 @@ func TestResetDropsEvents(t *testing.T) {
 
 // TestFailedResetStaysParked: no instruction of a guest that was reset by half is executed.
 func TestFailedResetStaysParked(t *testing.T) {
-	kernel := rawKernel(t, countBoots)
+	kernel := vmmtest.RawKernel(t, countBoots)
 	m := newMachine(t, Config{Boot: BootFiles{Kernel: kernel}})
 	if err := os.Remove(kernel); err != nil {
 		t.Fatal(err)

@@ -2,16 +2,14 @@ package matrix
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/fineline-vmm/fineline/migration"
 	"github.com/fineline-vmm/fineline/migration/wire"
 	"github.com/fineline-vmm/fineline/vmm"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // obedient is a guest that resets or powers off at once when told: `r` or `q` on its serial port. It counts its boots
@@ -37,31 +35,10 @@ var obedient = []byte{
 	0x66, 0xba, 0x04, 0x06, 0x66, 0xb8, 0x00, 0x20, 0x66, 0xef, 0xf4, // off: mov $0x604, %dx; mov $0x2000, %ax; out %ax, (%dx); hlt
 }
 
-// multiboot makes a kernel of instructions, which are entered in 32-bit protected mode.
-func multiboot(t *testing.T, code []byte) string {
-	t.Helper()
-	const (
-		magic, useAddresses = 0x1badb002, 1 << 16
-		loadAddr            = 0x10_0000
-		headerBytes         = 32
-	)
-	flags := uint32(useAddresses)
-	end := uint32(loadAddr + headerBytes + len(code))
-	var image []byte
-	for _, field := range []uint32{magic, flags, -(magic + flags), loadAddr, loadAddr, end, end, loadAddr + headerBytes} {
-		image = binary.LittleEndian.AppendUint32(image, field)
-	}
-	path := filepath.Join(t.TempDir(), "kernel.bin")
-	if err := os.WriteFile(path, append(image, code...), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 // bootObedient returns when the guest has written to its memory.
 func bootObedient(t *testing.T) *guest {
 	t.Helper()
-	g := build(t, vmm.Config{CPUs: 2}, vmm.BootFiles{Kernel: multiboot(t, obedient)})
+	g := build(t, vmm.Config{CPUs: 2}, vmm.BootFiles{Kernel: vmmtest.RawKernel(t, obedient)})
 	g.resume()
 	g.must(g.booted(1))
 	return g
