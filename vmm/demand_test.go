@@ -13,6 +13,7 @@ import (
 
 	"github.com/fineline-vmm/fineline/coherence/track"
 	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // pager brings the missing pages of a machine from the machine that it was saved from.
@@ -337,7 +338,7 @@ func TestDemandArm(t *testing.T) {
 func TestDemandReset(t *testing.T) {
 	source, _ := dirtyMachine(t, 2, "pages=64 rate=0", false)
 	check(t, source)
-	out := newSerialLog()
+	out := &vmmtest.SerialLog{}
 	m, p := demandClone(t, source, Config{SerialOut: out})
 	if err := m.Resume(); err != nil {
 		t.Fatal(err)
@@ -347,7 +348,7 @@ func TestDemandReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.post(event{next: reset})
-	out.waitFor(t, 0, "dirty ready")
+	waitFor(t, out, 0, "dirty ready")
 	p.bring(gpa)
 	p.push(seeded(t))
 	if err := p.demand.Close(); err != nil {
@@ -363,7 +364,7 @@ func TestDemandLines(t *testing.T) {
 	if err := source.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	out := newSerialLog()
+	out := &vmmtest.SerialLog{}
 	m, p := demandClone(t, source, Config{SerialOut: out})
 	if err := m.Resume(); err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/fineline-vmm/fineline/coherence"
 	"github.com/fineline-vmm/fineline/coherence/homed"
 	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // homedPager is a pager of a machine whose missing memory comes by the line.
@@ -132,7 +133,7 @@ func TestHomedAsPaged(t *testing.T) {
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			var all sync.WaitGroup
-			outs := []*serialLog{newSerialLog(), newSerialLog()}
+			outs := []*vmmtest.SerialLog{{}, {}}
 			byLine, lines := homedClone(t, source, Config{SerialOut: outs[0]})
 			byPage, pages := demandClone(t, source, Config{SerialOut: outs[1]})
 			lines.answer(ctx, &all)
@@ -149,7 +150,7 @@ func TestHomedAsPaged(t *testing.T) {
 					if err := m.Feed(t.Context(), []byte("g")); err != nil {
 						t.Fatal(err)
 					}
-					outs[i].waitFor(t, 0, want)
+					waitFor(t, outs[i], 0, want)
 				}
 				if round == 2 {
 					lines.push(rng)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/fineline-vmm/fineline/images/linescheck"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // TestLines runs the random program on this host's processor, natively: its memory and all that it loads must be
@@ -38,7 +39,7 @@ func TestLines(t *testing.T) {
 }
 
 func testLines(t *testing.T, vcpus int, cmdline string) {
-	out := newSerialLog()
+	out := &vmmtest.SerialLog{}
 	m := newMachine(t, Config{CPUs: vcpus, SerialOut: out, Boot: BootFiles{Kernel: "builtin:lines", Cmdline: cmdline}})
 	if err := m.Resume(); err != nil {
 		t.Fatal(err)
@@ -46,7 +47,7 @@ func testLines(t *testing.T, vcpus int, cmdline string) {
 	defer m.Stop()
 	read := 0
 	next := func() string { // a line at a time, so that a fault's is seen and not waited past
-		line, _, _ := strings.Cut(out.waitFor(t, read, "\n")[read:], "\n")
+		line, _, _ := strings.Cut(waitFor(t, out, read, "\n")[read:], "\n")
 		read += len(line) + 1
 		return line
 	}
@@ -98,7 +99,7 @@ func TestLinesTracked(t *testing.T) {
 var trackedRightly = regexp.MustCompile(`(?m)^lines round=\d stored=\d+ mismatches=0\ntrack mode=\w+ round=\d lines=[1-9]\d* missing=0 extra=0$`)
 
 func testLinesTracked(t *testing.T, cmdline string) {
-	out := newSerialLog()
+	out := &vmmtest.SerialLog{}
 	m := newMachine(t, Config{CPUs: 2, SerialOut: out, Boot: BootFiles{Kernel: "builtin:lines", Cmdline: cmdline}})
 	if err := m.Resume(); err != nil {
 		t.Fatal(err)

@@ -14,10 +14,10 @@ import (
 const linuxPrompt = "fineline# "
 
 // linuxMachine boots stock Linux from the image of package images/linux.
-func linuxMachine(t *testing.T, kernel, mode string, cpus int) (*Machine, *serialLog) {
+func linuxMachine(t *testing.T, kernel, mode string, cpus int) (*Machine, *vmmtest.SerialLog) {
 	t.Helper()
 	dir := vmmtest.NeedLinux(t)
-	out := newSerialLog()
+	out := &vmmtest.SerialLog{}
 	m := newMachine(t, Config{
 		CPUs: cpus, MemoryBytes: 256 << 20, SerialOut: out,
 		Boot: BootFiles{
@@ -33,18 +33,18 @@ func linuxMachine(t *testing.T, kernel, mode string, cpus int) (*Machine, *seria
 }
 
 // typeLine gives the guest's shell one command and returns what it printed.
-func typeLine(t *testing.T, m *Machine, out *serialLog, command string) string {
+func typeLine(t *testing.T, m *Machine, out *vmmtest.SerialLog, command string) string {
 	t.Helper()
 	before := len(out.String())
 	if err := m.Feed(t.Context(), []byte(command+"\n")); err != nil {
 		t.Fatal(err)
 	}
-	text := out.waitFor(t, before, linuxPrompt)[before:]
+	text := waitFor(t, out, before, linuxPrompt)[before:]
 	return strings.TrimSpace(strings.TrimSuffix(text, linuxPrompt))
 }
 
 // wantQuietKernel fails if the guest's kernel has complained.
-func wantQuietKernel(t *testing.T, m *Machine, out *serialLog) {
+func wantQuietKernel(t *testing.T, m *Machine, out *vmmtest.SerialLog) {
 	t.Helper()
 	const complaints = `dmesg | grep -E 'WARNING|BUG|Oops|soft lockup|rcu.*stall|hung task' ; true`
 	if text := typeLine(t, m, out, complaints); text != "" {
@@ -57,7 +57,7 @@ func TestLinuxBoots(t *testing.T) {
 		for _, cpus := range []int{1, 2, 4} {
 			t.Run(fmt.Sprintf("%s/%d", kernel, cpus), func(t *testing.T) {
 				m, out := linuxMachine(t, kernel, "shell", cpus)
-				out.waitFor(t, 0, linuxPrompt)
+				waitFor(t, out, 0, linuxPrompt)
 				if got := typeLine(t, m, out, "nproc"); got != fmt.Sprint(cpus) {
 					t.Errorf("nproc says %q", got)
 				}
@@ -76,12 +76,12 @@ func TestLinuxBoots(t *testing.T) {
 // TestLinuxReboots starts the kernel over inside one machine.
 func TestLinuxReboots(t *testing.T) {
 	m, out := linuxMachine(t, "vmlinux", "shell", 2)
-	out.waitFor(t, 0, linuxPrompt)
+	waitFor(t, out, 0, linuxPrompt)
 	before := len(out.String())
 	if err := m.Feed(t.Context(), []byte("reboot -f\n")); err != nil {
 		t.Fatal(err)
 	}
-	out.waitFor(t, before, "fineline-guest: ready")
-	out.waitFor(t, before, linuxPrompt)
+	waitFor(t, out, before, "fineline-guest: ready")
+	waitFor(t, out, before, linuxPrompt)
 	wantQuietKernel(t, m, out)
 }

@@ -1,11 +1,11 @@
 package vmm
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,48 +17,16 @@ import (
 // emulated machine takes a minute to boot.
 const testDeadline = 4 * time.Minute
 
-// serialLog collects serial output and lets a test wait for a text in it.
-type serialLog struct {
-	mu   sync.Mutex
-	cond *sync.Cond
-	text strings.Builder
-}
-
-func newSerialLog() *serialLog {
-	l := &serialLog{}
-	l.cond = sync.NewCond(&l.mu)
-	return l
-}
-
-func (l *serialLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text.Write(p)
-	l.cond.Broadcast()
-	return len(p), nil
-}
-
-func (l *serialLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-// waitFor returns when text has appeared after the first skip bytes.
-func (l *serialLog) waitFor(t testing.TB, skip int, text string) string {
+// waitFor returns all of out when text has appeared after its first skip bytes.
+func waitFor(t testing.TB, out *vmmtest.SerialLog, skip int, text string) string {
 	t.Helper()
-	start := time.Now() // before the timer, which must find the time over
-	timeout := time.AfterFunc(testDeadline, l.cond.Broadcast)
-	defer timeout.Stop()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for !strings.Contains(l.text.String()[skip:], text) {
-		if time.Since(start) >= testDeadline {
-			t.Fatalf("no %q in the serial output:\n%s", text, l.text.String())
-		}
-		l.cond.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), testDeadline)
+	defer cancel()
+	all, err := out.Await(ctx, func(all string) bool { return strings.Contains(all[skip:], text) })
+	if err != nil {
+		t.Fatalf("no %q in the serial output:\n%s", text, all)
 	}
-	return l.text.String()
+	return all
 }
 
 // repeats is how often a test looks for a race: less often under emulation, where
@@ -112,7 +80,7 @@ func awaitEnd(t *testing.T, m *Machine) Outcome {
 func TestHello(t *testing.T) {
 	for _, model := range []CPUModel{CPUHost, CPUBaseline} {
 		t.Run(string(model), func(t *testing.T) {
-			out := newSerialLog()
+			out := &vmmtest.SerialLog{}
 			m := newMachine(t, Config{CPUModel: model, SerialOut: out, Boot: BootFiles{Kernel: "builtin:hello", Cmdline: "greetings"}})
 			if err := m.Resume(); err != nil {
 				t.Fatal(err)

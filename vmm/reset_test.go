@@ -30,7 +30,7 @@ var countBoots = []byte{
 }
 
 func TestResetBootsAgain(t *testing.T) {
-	out := newSerialLog()
+	out := &vmmtest.SerialLog{}
 	m := newMachine(t, Config{CPUs: 2, SerialOut: out, Boot: BootFiles{Kernel: vmmtest.RawKernel(t, countBoots)}})
 	if err := m.Resume(); err != nil {
 		t.Fatal(err)
@@ -41,7 +41,7 @@ func TestResetBootsAgain(t *testing.T) {
 }
 
 func TestNoReboot(t *testing.T) {
-	out := newSerialLog()
+	out := &vmmtest.SerialLog{}
 	m := newMachine(t, Config{NoReboot: true, SerialOut: out, Boot: BootFiles{Kernel: vmmtest.RawKernel(t, countBoots)}})
 	if err := m.Resume(); err != nil {
 		t.Fatal(err)
@@ -68,7 +68,7 @@ func TestTripleFault(t *testing.T) {
 // a reset that was asked for must not be lost in a saved state.
 func TestPauseTakesTheGuestsWish(t *testing.T) {
 	for range repeats(50) {
-		out := newSerialLog()
+		out := &vmmtest.SerialLog{}
 		m := newMachine(t, Config{SerialOut: out, Boot: BootFiles{Kernel: vmmtest.RawKernel(t, countBoots)}})
 		if err := m.Resume(); err != nil {
 			t.Fatal(err)
@@ -88,7 +88,7 @@ func TestPauseTakesTheGuestsWish(t *testing.T) {
 
 // stalledConsole takes nothing until it is opened, or a deadline is set.
 type stalledConsole struct {
-	serialLog
+	vmmtest.SerialLog
 	entered, open, cut chan struct{}
 	once               sync.Once
 	// onCut is called when a deadline is set.
@@ -96,16 +96,14 @@ type stalledConsole struct {
 }
 
 func newStalledConsole() *stalledConsole {
-	c := &stalledConsole{entered: make(chan struct{}), open: make(chan struct{}), cut: make(chan struct{}), onCut: func() {}}
-	c.cond = sync.NewCond(&c.mu)
-	return c
+	return &stalledConsole{entered: make(chan struct{}), open: make(chan struct{}), cut: make(chan struct{}), onCut: func() {}}
 }
 
 func (c *stalledConsole) Write(p []byte) (int, error) {
 	c.once.Do(func() { close(c.entered) })
 	select {
 	case <-c.open:
-		return c.serialLog.Write(p)
+		return c.SerialLog.Write(p)
 	case <-c.cut:
 		return 0, os.ErrDeadlineExceeded
 	}

@@ -144,7 +144,7 @@ func TestRewindForgets(t *testing.T) {
 		if err := errors.Join(m.Resume(), m.Feed(t.Context(), []byte("g"))); err != nil {
 			t.Fatal(err)
 		}
-		out.waitFor(t, before, "lines round=2 ")
+		waitFor(t, out, before, "lines round=2 ")
 		if err := m.Pause(); err != nil {
 			t.Fatal(err)
 		}

@@ -8,12 +8,13 @@ import (
 
 	"github.com/fineline-vmm/fineline/images/dirtycheck"
 	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // dirtyMachine boots builtin:dirty and waits until every vCPU writes.
-func dirtyMachine(t testing.TB, cpus int, cmdline string, ring bool) (*Machine, *serialLog) {
+func dirtyMachine(t testing.TB, cpus int, cmdline string, ring bool) (*Machine, *vmmtest.SerialLog) {
 	t.Helper()
-	out := newSerialLog()
+	out := &vmmtest.SerialLog{}
 	m := newMachine(t, Config{
 		CPUs: cpus, DirtyRing: ring, SerialOut: out,
 		Boot: BootFiles{Kernel: "builtin:dirty", Cmdline: fmt.Sprintf("vcpus=%d progress=0 %s", cpus, cmdline)},
@@ -21,7 +22,7 @@ func dirtyMachine(t testing.TB, cpus int, cmdline string, ring bool) (*Machine, 
 	if err := m.Resume(); err != nil {
 		t.Fatal(err)
 	}
-	out.waitFor(t, 0, "dirty ready")
+	waitFor(t, out, 0, "dirty ready")
 	return m, out
 }
 

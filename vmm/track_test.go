@@ -14,6 +14,7 @@ import (
 	"github.com/fineline-vmm/fineline/images/dirtycheck"
 	"github.com/fineline-vmm/fineline/images/linescheck"
 	"github.com/fineline-vmm/fineline/memory"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // region is where a dirty guest writes.
@@ -95,15 +96,15 @@ func TestAmplification(t *testing.T) {
 }
 
 // linesMachine boots builtin:lines up to its first round; the model says what each round does.
-func linesMachine(t *testing.T, vcpus int, cmdline string) (*Machine, *serialLog, *linescheck.Model, track.Range) {
+func linesMachine(t *testing.T, vcpus int, cmdline string) (*Machine, *vmmtest.SerialLog, *linescheck.Model, track.Range) {
 	t.Helper()
-	out := newSerialLog()
+	out := &vmmtest.SerialLog{}
 	m := newMachine(t, Config{CPUs: vcpus, SerialOut: out, Boot: BootFiles{Kernel: "builtin:lines", Cmdline: cmdline}})
 	if err := m.Resume(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.Stop)
-	out.waitFor(t, 0, "lines ready")
+	waitFor(t, out, 0, "lines ready")
 	state, err := linescheck.Read(m.Memory())
 	if err != nil {
 		t.Fatal(err)
@@ -116,13 +117,13 @@ func linesMachine(t *testing.T, vcpus int, cmdline string) (*Machine, *serialLog
 }
 
 // playRound has the guest do one round, and the model.
-func playRound(t *testing.T, m *Machine, out *serialLog, model *linescheck.Model, round int) (stored, changed linescheck.Lines) {
+func playRound(t *testing.T, m *Machine, out *vmmtest.SerialLog, model *linescheck.Model, round int) (stored, changed linescheck.Lines) {
 	t.Helper()
 	if err := m.Feed(t.Context(), []byte("g")); err != nil {
 		t.Fatal(err)
 	}
 	stored, changed = model.Round()
-	out.waitFor(t, 0, fmt.Sprintf("lines round=%d ", round))
+	waitFor(t, out, 0, fmt.Sprintf("lines round=%d ", round))
 	if err := model.Check(m.Memory()); err != nil {
 		t.Error(err)
 	}
@@ -247,7 +248,7 @@ func TestArmBesideAtomics(t *testing.T) {
 				}
 			}
 			model.Round()
-			out.waitFor(t, 0, "lines round=1 ")
+			waitFor(t, out, 0, "lines round=1 ")
 			if err := model.Check(m.Memory()); err != nil {
 				t.Error(err)
 			}
@@ -295,14 +296,14 @@ func TestTrackingMoves(t *testing.T) {
 }
 
 func testTrackingMoves(t *testing.T, mode track.Mode, steps int, move func(*testing.T, *Machine, Config) *Machine) {
-	out := newSerialLog()
+	out := &vmmtest.SerialLog{}
 	m := newMachine(t, Config{CPUs: 2, SerialOut: out, Boot: BootFiles{
 		Kernel: "builtin:lines", Cmdline: fmt.Sprintf("vcpus=2 pages=32 steps=%d track=%s", steps, mode),
 	}})
 	if err := m.Resume(); err != nil {
 		t.Fatal(err)
 	}
-	out.waitFor(t, 0, "lines ready")
+	waitFor(t, out, 0, "lines ready")
 	for round := 1; round <= 3; round++ {
 		if err := m.Feed(t.Context(), []byte("g")); err != nil {
 			t.Fatal(err)
@@ -319,7 +320,7 @@ func testTrackingMoves(t *testing.T, mode track.Mode, steps int, move func(*test
 				t.Fatal(err)
 			}
 		}
-		out.waitFor(t, 0, fmt.Sprintf("track mode=%s round=%d ", mode, round))
+		waitFor(t, out, 0, fmt.Sprintf("track mode=%s round=%d ", mode, round))
 	}
 	m.Stop()
 	for _, line := range strings.Split(out.String(), "\n") {

@@ -50,7 +50,7 @@ func (g *guest) booted(n int) error {
 	for i := range want {
 		want[i] = byte(i + 1)
 	}
-	return g.out.whole(g.ctx, string(want))
+	return g.hasSaid(string(want))
 }
 
 // awaitEnd waits for the guest to power off. For any goroutine.

@@ -120,7 +120,7 @@ func TestPausedAndIdle(t *testing.T) {
 				t.Fatalf("a guest that was never started is %v after a migration", s)
 			}
 			g.resume()
-			if _, err := g.out.line(g.ctx, 0, "dirty ready"); err != nil {
+			if _, err := g.line(0, "dirty ready"); err != nil {
 				t.Fatal(err)
 			}
 			g.mustMigrate(to(mode)) // idle

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,84 +22,14 @@ const hangGuard = 3 * time.Minute
 // slow reports whether each migration counts: under emulation, or when the user is in a hurry.
 func slow() bool { return testing.Short() || os.Getenv("FINELINE_TIER") == "svm" }
 
-// serialLog collects what the guest says, wherever it runs: each byte must arrive once.
-type serialLog struct {
-	mu   sync.Mutex
-	cond *sync.Cond
-	text strings.Builder
-}
-
-func newSerialLog() *serialLog {
-	l := &serialLog{}
-	l.cond = sync.NewCond(&l.mu)
-	return l
-}
-
-func (l *serialLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text.Write(p)
-	l.cond.Broadcast()
-	return len(p), nil
-}
-
-// size is how much was said.
-func (l *serialLog) size() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Len()
-}
-
-// await returns once enough is content with what was said.
-func (l *serialLog) await(ctx context.Context, enough func(text string) bool) error {
-	defer context.AfterFunc(ctx, func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.cond.Broadcast()
-	})()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for !enough(l.text.String()) {
-		if ctx.Err() != nil {
-			return fmt.Errorf("the guest says %q", l.text.String())
-		}
-		l.cond.Wait()
-	}
-	return nil
-}
-
-// line waits for a whole line that begins with prefix, behind the first skip bytes.
-func (l *serialLog) line(ctx context.Context, skip int, prefix string) (line string, err error) {
-	err = l.await(ctx, func(text string) bool {
-		for line = range strings.Lines(text[skip:]) {
-			if strings.HasPrefix(line, prefix) && strings.HasSuffix(line, "\n") {
-				return true
-			}
-		}
-		return false
-	})
-	return strings.TrimSpace(line), err
-}
-
-// whole waits for all that the guest has ever said to be this.
-func (l *serialLog) whole(ctx context.Context, want string) error {
-	err := l.await(ctx, func(text string) bool { return len(text) >= len(want) })
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if text := l.text.String(); err == nil && text != want {
-		err = fmt.Errorf("the guest says %q, want %q", text, want)
-	}
-	return err
-}
-
 // guest is a builtin:dirty and the machine that it is in.
 type guest struct {
 	t     *testing.T
 	ctx   context.Context // ends only what hangs
 	m     *vmm.Machine
-	out   *serialLog
-	steps uint64 // that it had done when it was looked at last
-	trips uint64 // names the journals and sockets
+	out   *vmmtest.SerialLog // what it says, wherever it runs
+	steps uint64             // that it had done when it was looked at last
+	trips uint64             // names the journals and sockets
 	id    string
 	dir   string
 }
@@ -110,7 +39,7 @@ func boot(t *testing.T, cfg vmm.Config, cmdline string) *guest {
 	t.Helper()
 	g := build(t, cfg, vmm.BootFiles{Kernel: vmm.BuiltinPrefix + "dirty", Cmdline: cmdline})
 	g.resume()
-	if _, err := g.out.line(g.ctx, 0, "dirty ready"); err != nil {
+	if _, err := g.line(0, "dirty ready"); err != nil {
 		t.Fatal(err)
 	}
 	return g
@@ -122,7 +51,7 @@ func build(t *testing.T, cfg vmm.Config, files vmm.BootFiles) *guest {
 	vmmtest.NeedKVM(t)
 	ctx, cancel := context.WithTimeout(context.Background(), hangGuard)
 	t.Cleanup(cancel)
-	g := &guest{t: t, ctx: ctx, out: newSerialLog(), id: "traveller"}
+	g := &guest{t: t, ctx: ctx, out: &vmmtest.SerialLog{}, id: "traveller"}
 	var err error
 	if g.dir, err = os.MkdirTemp("", "fl"); err != nil { // short: a Unix socket's path has 107 bytes
 		t.Fatal(err)
@@ -169,6 +98,28 @@ func (g *guest) pause() {
 
 // say feeds the guest's serial port. For any goroutine.
 func (g *guest) say(command string) error { return g.m.Feed(g.ctx, []byte(command)) }
+
+// line waits for a whole line of the guest's that begins with prefix, behind the first skip bytes.
+func (g *guest) line(skip int, prefix string) (line string, err error) {
+	_, err = g.out.Await(g.ctx, func(text string) bool {
+		for line = range strings.Lines(text[skip:]) {
+			if strings.HasPrefix(line, prefix) && strings.HasSuffix(line, "\n") {
+				return true
+			}
+		}
+		return false
+	})
+	return strings.TrimSpace(line), err
+}
+
+// hasSaid waits for all that the guest has ever said to be this: each byte must arrive once.
+func (g *guest) hasSaid(want string) error {
+	text, err := g.out.Await(g.ctx, func(text string) bool { return len(text) >= len(want) })
+	if err == nil && text != want {
+		err = fmt.Errorf("the guest says %q, want %q", text, want)
+	}
+	return err
+}
 
 // must ends the test if the error is one: for the test's own goroutine.
 func (g *guest) must(err error) {
@@ -224,11 +175,11 @@ func (g *guest) judge() error {
 
 // ask has a running guest check all its memory.
 func (g *guest) ask() error {
-	skip := g.out.size()
+	skip := len(g.out.String())
 	if err := g.say("c"); err != nil {
 		return err
 	}
-	line, err := g.out.line(g.ctx, skip, "check ")
+	line, err := g.line(skip, "check ")
 	if err != nil {
 		return err
 	}
