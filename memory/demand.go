@@ -192,14 +192,6 @@ func (d *Demand) Fill(gpa GPA, fn func(page []byte) error) (bool, error) {
 	return filled != 0, err
 }
 
-// FillZero is Fill with zeros.
-func (d *Demand) FillZero(gpa GPA) (bool, error) {
-	return d.Fill(gpa, func(page []byte) error {
-		clear(page)
-		return nil
-	})
-}
-
 // admit checks the addresses of pages in a row.
 func (d *Demand) admit(gpa GPA, count int) (place, error) {
 	if gpa%PageSize != 0 {

@@ -85,7 +85,7 @@ func TestDemandHold(t *testing.T) {
 	d.fillAll(t)
 }
 
-func (d *Demand) fillAll(t *testing.T) {
+func (d *Demand) fillAll(t testing.TB) {
 	t.Helper()
 	d.Absent().Range(func(gpa GPA) bool {
 		if filled, err := d.Fill(gpa, fillContent(gpa)); !filled || err != nil {
@@ -215,7 +215,7 @@ func TestDemandReturned(t *testing.T) {
 	if g.Waits(w.thread) {
 		t.Error("it is known to wait still")
 	}
-	if _, err := d.FillZero(0); err != nil {
+	if _, err := d.Fill(0, func([]byte) error { return nil }); err != nil { // as it is: zero
 		t.Error(err)
 	}
 	<-arrives
@@ -314,7 +314,7 @@ func BenchmarkAccess(b *testing.B) {
 				absent := g.NewPageSet()
 				absent.Add(0)
 				d := demandOf(b, g, absent)
-				defer d.FillZero(0)
+				defer d.fillAll(b)
 			}
 			for b.Loop() {
 				if _, err := g.LoadUint64(testHigh); err != nil {
