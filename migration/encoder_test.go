@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
@@ -13,7 +14,7 @@ import (
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
-// link is an encoder and the applier of what it makes.
+// encoded is an encoder and the applier of what it makes, with a stream between them.
 type encoded struct {
 	t      testing.TB
 	src    *machine
@@ -22,12 +23,16 @@ type encoded struct {
 	dstMem *memory.Guest
 	round  int
 	batch  *wire.Batch
+	out    *wire.Writer
+	in     *wire.Reader
 }
 
 func newEncoded(t testing.TB, pages uint64, lines bool, kind Baseline, budgetBytes uint64) *encoded {
 	t.Helper()
 	e := &encoded{t: t, src: newMachine(t, &world{}, "src", pages), dstMem: newMachine(t, &world{}, "dst", pages).mem}
 	e.batch = wire.NewBatch(wire.MaxBatchBytes)
+	stream := &bytes.Buffer{}
+	e.out, e.in = wire.NewWriter(stream), wire.NewReader(stream)
 	e.enc = &encoder{base: newBaselines(e.src.mem, kind, budgetBytes), lines: lines}
 	t.Cleanup(e.enc.base.free)
 	arrived, err := newArrived(e.dstMem)
@@ -67,11 +72,18 @@ func (e *encoded) send(pages *memory.PageSet) (sum tally, bytes int) {
 	return sum, bytes
 }
 
+// payload is what arrives of the batch, good until the next.
 func (e *encoded) payload(b *wire.Batch) []byte {
 	e.t.Helper()
 	b.Seal()
-	payload := make([]byte, 0, b.SizeBytes())
-	return append(payload, b.Records()...)
+	if err := e.out.Batch(b); err != nil {
+		e.t.Fatal(err)
+	}
+	f, err := e.in.Next(wire.Of(wire.TypePages))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return f.Payload
 }
 
 // wantEqual compares all RAM.

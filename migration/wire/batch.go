@@ -128,7 +128,3 @@ func (b *Batch) Seal() {
 	b.closeRun()
 	b.crc = crc32.Checksum(b.view.AsSlice()[HeaderBytes:], castagnoli())
 }
-
-// Records returns the records of a sealed batch: the payload of its frame. It is good until the batch
-// changes.
-func (b *Batch) Records() []byte { return b.view.AsSlice()[HeaderBytes:] }

@@ -178,13 +178,10 @@ func parseLines(rest []byte) (lines LineBody, size int, err error) {
 
 // LineBody is the changed lines of one page, checked. It borrows from the frame.
 type LineBody struct {
-	mask uint64
+	mask uint64 // bit i stands for bytes 64*i to 64*i+63
 	body []byte
 	raw  bool
 }
-
-// Mask says which lines these are: bit i stands for bytes 64*i to 64*i+63.
-func (l *LineBody) Mask() uint64 { return l.mask }
 
 // Apply writes the lines to the page, which has the content that the sender takes for the destination's.
 // It fails, with nothing written, only if page is not of 4096 bytes.

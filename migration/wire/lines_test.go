@@ -152,8 +152,8 @@ func TestLinesRoundTrip(t *testing.T) {
 		r := rec.Lines()
 		for _, s := range all {
 			page, body, ok, err := r.Next()
-			if err != nil || !ok || page != s.page || body.Mask() != s.mask {
-				t.Fatalf("page %#x with mask %#x, %v, %v, want %#x with %#x", page, body.Mask(), ok, err, s.page, s.mask)
+			if err != nil || !ok || page != s.page || body.mask != s.mask {
+				t.Fatalf("page %#x with mask %#x, %v, %v, want %#x with %#x", page, body.mask, ok, err, s.page, s.mask)
 			}
 			got := bytes.Clone(s.old)
 			if err := body.Apply(got); err != nil {
@@ -305,7 +305,7 @@ func readLines(payload []byte) (pages int, err error) {
 				}
 				break
 			}
-			if number >= maxPages || number < rec.First || last > number || body.Mask() == 0 {
+			if number >= maxPages || number < rec.First || last > number || body.mask == 0 {
 				panic("a page that no check should have passed")
 			}
 			last = number + 1
