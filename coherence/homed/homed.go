@@ -270,10 +270,3 @@ func (m *Memory) Len() uint64 { return m.demand.Len() }
 
 // Absent is Demand.Absent: pages of which a line is absent.
 func (m *Memory) Absent() *memory.PageSet { return m.demand.Absent() }
-
-// Stats are the core's.
-func (m *Memory) Stats() coherence.Stats {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.core.Stats()
-}

@@ -236,7 +236,7 @@ func TestAsByThePage(t *testing.T) {
 		if !bytes.Equal(byLine.run(seed), byPage.run(seed)) {
 			t.Errorf("seed %d: memory differs", seed)
 		}
-		s := byLine.lines.Stats()
+		s := byLine.lines.core.Stats()
 		total.Fetches += s.Fetches
 		total.LateLines += s.LateLines
 		total.Hits += s.Hits
