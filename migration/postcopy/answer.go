@@ -86,7 +86,6 @@ func (a *answerer) readRequests() error {
 // answer sends the first page, and leaves the others to the other goroutine.
 func (a *answerer) answer(pages []uint64) error {
 	s := a.server
-	s.stats.requests.Add(1)
 	for _, page := range pages {
 		if !s.pages.has(page) {
 			return protocolErrorf("%s of page %#x, which the destination does not lack", wire.TypeRequest, page)
@@ -108,10 +107,10 @@ func (a *answerer) sendMissed(page uint64) error {
 	if !s.urged.add(page) {
 		return nil
 	}
-	s.stats.missed.Add(1)
+	s.sent.missed.Add(1)
 	claimed := s.unsent.take(page)
 	if !claimed {
-		s.stats.again.Add(1)
+		s.sent.again.Add(1)
 	}
 	a.missed.Reset()
 	if err := s.encode(page, !claimed, a.missed); err != nil {
@@ -124,7 +123,6 @@ func (a *answerer) write(b *wire.Batch) error {
 	b.Seal()
 	a.writing.Lock()
 	defer a.writing.Unlock()
-	a.server.stats.faultBytes.Add(uint64(wire.HeaderBytes + b.SizeBytes()))
 	return a.conn.send(a.ctx, a.server.opts.PeerTimeout, func() error { return a.conn.Writer.Batch(b) })
 }
 
@@ -168,7 +166,7 @@ func (a *answerer) sendPredicted() error {
 			if err := a.write(batch); err != nil {
 				return err
 			}
-			a.server.stats.predicted.Add(uint64(len(pages)))
+			a.server.sent.predicted.Add(uint64(len(pages)))
 		}
 	}
 }
@@ -192,7 +190,7 @@ func (a *answerer) claimPredicted() []uint64 {
 				continue
 			}
 			if !s.urged.add(page) {
-				s.stats.predicted.Add(1) // who sends it counts it as sent again
+				s.sent.predicted.Add(1) // who sends it counts it as sent again
 				continue
 			}
 			claimed[n] = page

@@ -15,8 +15,8 @@ func TestLeftCountsWhatIsClaimedTwice(t *testing.T) {
 	a.queue([]uint64{page})
 	// The other goroutine, between the two halves of the claim: it finds the page claimed, and sends it.
 	s.urged.add(page)
-	s.stats.missed.Add(1)
-	s.stats.again.Add(1)
+	s.sent.missed.Add(1)
+	s.sent.again.Add(1)
 	if got := a.claimPredicted(); len(got) != 0 {
 		t.Errorf("%v is sent twice", got)
 	}

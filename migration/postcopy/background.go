@@ -38,7 +38,7 @@ func (st *stream) run() error {
 			return err
 		}
 		st.pages += uint64(count)
-		st.server.stats.background.Add(uint64(count))
+		st.server.sent.background.Add(uint64(count))
 	}
 }
 
@@ -76,7 +76,6 @@ func (st *stream) send() error {
 		}
 	}
 	s.gate.pass()
-	s.stats.backgroundBytes.Add(uint64(size))
 	return st.conn.send(st.ctx, s.opts.PeerTimeout, func() error { return st.conn.Writer.Batch(st.batch) })
 }
 

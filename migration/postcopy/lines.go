@@ -157,7 +157,6 @@ func (a *answerer) answerLine(payload []byte) error {
 	if !s.pages.has(page) {
 		return protocolErrorf("%s of line %#x, which the destination does not lack", wire.TypeRequestLine, line)
 	}
-	s.stats.lines.Add(1)
 	s.gate.close()
 	err = a.sendLine(line)
 	s.gate.reopen()
@@ -177,6 +176,5 @@ func (a *answerer) sendLine(line uint64) error {
 	}
 	a.writing.Lock()
 	defer a.writing.Unlock()
-	s.stats.faultBytes.Add(wire.LineFrameBytes)
 	return a.conn.send(a.ctx, s.opts.PeerTimeout, func() error { return a.conn.Writer.Bytes(wire.TypeLine, a.line) })
 }

@@ -74,7 +74,6 @@ func TestDelivers(t *testing.T) {
 				t.Error(err)
 			}
 			t.Logf("%+v", p.Stats())
-			t.Logf("%+v", s.Stats())
 		})
 	}
 }

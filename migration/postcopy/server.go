@@ -48,10 +48,10 @@ const (
 // Server is the source's half: it delivers a set of pages of a guest that runs elsewhere, those that are asked for
 // first. Its methods are safe for concurrent use, except that one Serve or Reset runs at a time.
 type Server struct {
-	mem   Source
-	opts  ServerOptions
-	gate  gate
-	stats serverCounters
+	mem  Source
+	opts ServerOptions
+	gate gate
+	sent sentPages
 
 	pages  *pageBits     // to be delivered: nothing else is
 	unsent *pageBits     // of these, the ones that nobody has claimed
@@ -105,7 +105,7 @@ func (s *Server) Reset(absent *memory.PageSet) error {
 	})
 	s.pages, s.unsent = pageBitsOf(absent), pageBitsOf(absent)
 	s.whole, s.urged = whole, newPageBits(absent)
-	s.total, s.before = absent.Len(), s.sent()
+	s.total, s.before = absent.Len(), s.sent.once()
 	return nil
 }
 
@@ -140,15 +140,22 @@ func (s *Server) Serve(ctx context.Context, fault Conn, background []Conn) error
 
 // Left returns how many pages are not on the wire yet. Not while Reset runs. The destination may have to store some still.
 func (s *Server) Left() uint64 {
-	sent := s.sent() - s.before
+	sent := s.sent.once() - s.before
 	return s.total - min(sent, s.total)
 }
 
-// sent counts pages once, whatever was asked for again.
-func (s *Server) sent() uint64 {
-	c := &s.stats
-	again := c.again.Load() // first: each of them counts as missed before
-	return c.background.Load() + c.predicted.Load() + c.missed.Load() - again
+// sentPages counts what a Server has sent since it was made.
+type sentPages struct {
+	missed     atomic.Uint64 // somebody waits for them
+	again      atomic.Uint64 // of these, the ones that were claimed before
+	predicted  atomic.Uint64
+	background atomic.Uint64 // unasked
+}
+
+// once counts pages once, whatever was asked for again.
+func (s *sentPages) once() uint64 {
+	again := s.again.Load() // first: each of them counts as missed before
+	return s.background.Load() + s.predicted.Load() + s.missed.Load() - again
 }
 
 // encode appends a page that the caller has claimed; whole if nobody knows what the destination has of it.

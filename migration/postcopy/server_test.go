@@ -108,8 +108,8 @@ func TestClaimedPageGoesAgainWhole(t *testing.T) {
 	if rec, _, err := wire.NextRecord(f.Payload); err != nil || rec.Kind != wire.KindData || rec.First != 6 || rec.Count != 1 {
 		t.Errorf("%+v, %v", rec, err)
 	}
-	if got := s.Stats(); got.PagesAgain != 1 || got.PagesBackground != pages {
-		t.Errorf("%+v", got)
+	if again, background := s.sent.again.Load(), s.sent.background.Load(); again != 1 || background != pages {
+		t.Errorf("%d pages went again and %d unasked, of %d", again, background, pages)
 	}
 }
 
@@ -162,11 +162,11 @@ func TestLimit(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	asked <- 1
-	readPages(t, &l.destination[1])
-	<-asked
-	if got := s.Stats().BackgroundBytes; got != uint64(sum) {
-		t.Errorf("%d bytes written, %d asked for", got, sum)
+	f, err := l.destination[1].Reader.Next(wire.Of(wire.TypePages))
+	if err != nil || wire.HeaderBytes+f.WireBytes != sum {
+		t.Errorf("%d bytes written, %d asked for, %v", wire.HeaderBytes+f.WireBytes, sum, err)
 	}
+	<-asked
 	asked <- 0
 	if err := <-done; !errors.Is(err, refused) {
 		t.Errorf("Serve: %v", err)

@@ -5,32 +5,6 @@ import (
 	"time"
 )
 
-// ServerStats is what a Server has done since it was made. Pages sent twice count twice.
-type ServerStats struct {
-	Requests        uint64 `json:"requests"`         // frames
-	PagesMissed     uint64 `json:"pages_missed"`     // sent because somebody waits for them
-	PagesAgain      uint64 `json:"pages_again"`      // of these, the ones that were claimed before
-	PagesPredicted  uint64 `json:"pages_predicted"`  // sent because they were predicted
-	PagesBackground uint64 `json:"pages_background"` // sent unasked
-	Lines           uint64 `json:"lines"`            // sent because they were missed
-	FaultBytes      uint64 `json:"fault_bytes"`      // on fault connections, headers included
-	BackgroundBytes uint64 `json:"background_bytes"`
-}
-
-type serverCounters struct {
-	requests, missed, again, predicted, background, lines atomic.Uint64
-	faultBytes, backgroundBytes                           atomic.Uint64
-}
-
-// Stats may be called at any time.
-func (s *Server) Stats() ServerStats {
-	c := &s.stats
-	return ServerStats{
-		Requests: c.requests.Load(), PagesMissed: c.missed.Load(), PagesAgain: c.again.Load(), PagesPredicted: c.predicted.Load(),
-		PagesBackground: c.background.Load(), Lines: c.lines.Load(), FaultBytes: c.faultBytes.Load(), BackgroundBytes: c.backgroundBytes.Load(),
-	}
-}
-
 // PagerStats is what a Pager has done since it was made.
 type PagerStats struct {
 	Latency Latency `json:"latency"` // of page requests
