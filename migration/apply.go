@@ -46,12 +46,12 @@ func newApplier(a *arrived) *applier { return &applier{arrived: a} }
 // pagesFrame stores the records of one PAGES frame.
 func (a *applier) pagesFrame(payload []byte) error {
 	a.open = true
-	return eachRecord(payload, a.record)
+	return wire.EachRecord(payload, a.record)
 }
 
 func (a *applier) record(rec wire.Record) error {
 	if rec.Kind == wire.KindLines {
-		return eachEntry(rec, a.edit)
+		return rec.EachEntry(a.edit)
 	}
 	count := uint64(rec.Count)
 	if err := a.advance(rec.First, count); err != nil {

@@ -289,7 +289,7 @@ func (c *incomplete) add(payload []byte) error {
 		return nil
 	}
 	payload = bytes.Clone(payload)
-	err := eachRecord(payload, func(rec wire.Record) error {
+	err := wire.EachRecord(payload, func(rec wire.Record) error {
 		c.content += uint64(rec.Count)
 		if rec.Kind == wire.KindZero {
 			c.content -= uint64(rec.Count)
@@ -298,7 +298,7 @@ func (c *incomplete) add(payload []byte) error {
 		if rec.Kind != wire.KindLines {
 			return c.admit(rec.First, uint64(rec.Count))
 		}
-		return eachEntry(rec, func(page uint64, _ wire.LineBody) error { return c.admit(page, 1) })
+		return rec.EachEntry(func(page uint64, _ wire.LineBody) error { return c.admit(page, 1) })
 	})
 	c.frames = append(c.frames, payload)
 	return err
@@ -323,7 +323,7 @@ func (c *incomplete) admit(first, count uint64) error {
 // apply stores the checkpoint in the source's memory.
 func (c *incomplete) apply() error {
 	for _, payload := range c.frames {
-		if err := eachRecord(payload, c.store); err != nil {
+		if err := wire.EachRecord(payload, c.store); err != nil {
 			return err
 		}
 	}
@@ -347,38 +347,9 @@ func (c *incomplete) store(rec wire.Record) error {
 		}
 		return nil
 	}
-	return eachEntry(rec, func(page uint64, lines wire.LineBody) error {
+	return rec.EachEntry(func(page uint64, lines wire.LineBody) error {
 		return c.mem.EditPage(memory.GPA(page*memory.PageSize), lines.Apply)
 	})
-}
-
-// eachRecord calls fn for the records of a PAGES frame.
-func eachRecord(payload []byte, fn func(wire.Record) error) error {
-	for len(payload) > 0 {
-		rec, rest, err := wire.NextRecord(payload)
-		if err == nil {
-			err = fn(rec)
-		}
-		if err != nil {
-			return err
-		}
-		payload = rest
-	}
-	return nil
-}
-
-// eachEntry calls fn for the pages of a record of lines.
-func eachEntry(rec wire.Record, fn func(page uint64, lines wire.LineBody) error) error {
-	entries := rec.Lines()
-	for {
-		page, lines, ok, err := entries.Next()
-		if err == nil && ok {
-			err = fn(page, lines)
-		}
-		if err != nil || !ok {
-			return err
-		}
-	}
 }
 
 // cut breaks the connection, for tests.

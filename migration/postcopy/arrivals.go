@@ -106,15 +106,8 @@ func (a *arrivals) frame(payload []byte) error {
 	if len(payload) == 0 {
 		return protocolErrorf("a frame without pages")
 	}
-	for len(payload) > 0 {
-		rec, rest, err := wire.NextRecord(payload)
-		if err != nil {
-			return err
-		}
-		if err := a.record(rec); err != nil {
-			return err
-		}
-		payload = rest
+	if err := wire.EachRecord(payload, a.record); err != nil {
+		return err
 	}
 	return a.store()
 }
@@ -122,7 +115,7 @@ func (a *arrivals) frame(payload []byte) error {
 func (a *arrivals) record(rec wire.Record) error {
 	switch rec.Kind {
 	case wire.KindLines:
-		return a.linesRecord(rec)
+		return rec.EachEntry(func(page uint64, lines wire.LineBody) error { return a.page(page, arrival{lines: lines}) })
 	case wire.KindZero:
 		for i := range uint64(rec.Count) {
 			if err := a.page(rec.First+i, arrival{whole: zeroPage[:]}); err != nil {
@@ -137,18 +130,6 @@ func (a *arrivals) record(rec wire.Record) error {
 		}
 	}
 	return nil
-}
-
-func (a *arrivals) linesRecord(rec wire.Record) error {
-	for lines := rec.Lines(); ; {
-		page, body, ok, err := lines.Next()
-		if err != nil || !ok {
-			return err
-		}
-		if err := a.page(page, arrival{lines: body}); err != nil {
-			return err
-		}
-	}
 }
 
 // page takes one page, if this connection may bring it, and stores what came before if it is no neighbour of that.

@@ -220,27 +220,16 @@ func readPages(t testing.TB, c *Conn) (numbers []uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for rest := f.Payload; len(rest) > 0; {
-		var rec wire.Record
-		if rec, rest, err = wire.NextRecord(rest); err != nil {
-			t.Fatal(err)
-		}
+	if err := wire.EachRecord(f.Payload, func(rec wire.Record) error {
 		if rec.Kind == wire.KindLines {
-			for lines := rec.Lines(); ; {
-				page, _, ok, err := lines.Next()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if !ok {
-					break
-				}
-				numbers = append(numbers, page)
-			}
-			continue
+			return rec.EachEntry(func(page uint64, _ wire.LineBody) error { numbers = append(numbers, page); return nil })
 		}
 		for i := range uint64(rec.Count) {
 			numbers = append(numbers, rec.First+i)
 		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 	return numbers
 }

@@ -105,8 +105,13 @@ func TestClaimedPageGoesAgainWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rec, _, err := wire.NextRecord(f.Payload); err != nil || rec.Kind != wire.KindData || rec.First != 6 || rec.Count != 1 {
-		t.Errorf("%+v, %v", rec, err)
+	if err := wire.EachRecord(f.Payload, func(rec wire.Record) error {
+		if rec.Kind != wire.KindData || rec.First != 6 || rec.Count != 1 {
+			t.Errorf("%+v", rec)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
 	}
 	if again, background := s.sent.again.Load(), s.sent.background.Load(); again != 1 || background != pages {
 		t.Errorf("%d pages went again and %d unasked, of %d", again, background, pages)

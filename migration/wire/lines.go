@@ -97,23 +97,35 @@ func putEntryHead(dst []byte, gap, mask uint64, raw bool) int {
 	return n + 1 + maskBytes
 }
 
-// Lines goes through the entries of a KindLines record.
-func (r Record) Lines() LineReader {
-	return LineReader{rest: r.Data, next: r.First, left: r.Count}
+// EachEntry calls fn for the pages of a KindLines record, in order, and ends with the first that is malformed or the first
+// error of fn. Every count and size is checked here; whether the pages exist is checked by whoever owns the memory.
+func (r Record) EachEntry(fn func(page uint64, lines LineBody) error) error {
+	for entries := r.entries(); ; {
+		page, lines, ok, err := entries.next()
+		if err == nil && ok {
+			err = fn(page, lines)
+		}
+		if err != nil || !ok {
+			return err
+		}
+	}
 }
 
-// LineReader reads the entries of one record. Every count and size is checked here; whether the pages
-// exist is checked by whoever owns the memory.
-type LineReader struct {
+func (r Record) entries() entryReader {
+	return entryReader{rest: r.Data, page: r.First, left: r.Count}
+}
+
+// entryReader reads the entries of one record.
+type entryReader struct {
 	rest []byte
-	next uint64 // the page before the next entry; at the first, its own
+	page uint64 // of the entry before; at the first, its own
 	left uint32
 	read bool // an entry was
 }
 
-// Next returns the next page and its lines, or false after the last one. An error says that this entry,
+// next returns the next page and its lines, or false after the last one. An error says that this entry,
 // or what is behind the last one, is malformed; the ones before it were good.
-func (r *LineReader) Next() (page uint64, lines LineBody, ok bool, err error) {
+func (r *entryReader) next() (page uint64, lines LineBody, ok bool, err error) {
 	if r.left == 0 {
 		if len(r.rest) != 0 {
 			return 0, LineBody{}, false, protocolErrorf("a record of lines has %d bytes after its last page", len(r.rest))
@@ -125,21 +137,21 @@ func (r *LineReader) Next() (page uint64, lines LineBody, ok bool, err error) {
 	}
 	lines, size, err := parseLines(r.rest)
 	if err != nil {
-		return 0, LineBody{}, false, fmt.Errorf("page %#x: %w", r.next, err)
+		return 0, LineBody{}, false, fmt.Errorf("page %#x: %w", r.page, err)
 	}
 	r.rest = r.rest[size:]
 	r.left--
-	return r.next, lines, true, nil
+	return r.page, lines, true, nil
 }
 
 // skipGap reads the gap of an entry. Pages ascend.
-func (r *LineReader) skipGap() error {
+func (r *entryReader) skipGap() error {
 	gap, n := binary.Uvarint(r.rest)
-	if n <= 0 || (gap == 0) == r.read || gap >= maxPages-r.next {
-		return protocolErrorf("a record of lines has a gap of %d in %d bytes after page %#x", gap, n, r.next)
+	if n <= 0 || (gap == 0) == r.read || gap >= maxPages-r.page {
+		return protocolErrorf("a record of lines has a gap of %d in %d bytes after page %#x", gap, n, r.page)
 	}
 	r.rest = r.rest[n:]
-	r.next += gap
+	r.page += gap
 	r.read = true
 	return nil
 }

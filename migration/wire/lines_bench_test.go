@@ -77,20 +77,20 @@ func BenchmarkApply(b *testing.B) {
 				for i := range fresh {
 					batch.AppendDelta(uint64(i), masks[i], fresh[i], old[i])
 				}
-				rec, _, err := NextRecord(payload(batch))
+				rec, _, err := nextRecord(payload(batch))
 				if err != nil {
 					b.Fatal(err)
 				}
-				r := rec.Lines()
+				r := rec.entries()
 				var page [memory.PageSize]byte
 				n := 0
 				for b.Loop() {
-					_, body, ok, err := r.Next()
+					_, body, ok, err := r.next()
 					if !ok {
 						if err != nil {
 							b.Fatal(err)
 						}
-						r = rec.Lines()
+						r = rec.entries()
 						continue
 					}
 					if err := body.Apply(page[:]); err != nil {

@@ -145,13 +145,13 @@ func TestLinesRoundTrip(t *testing.T) {
 				t.Fatalf("%d bytes for mask %#x, grown by %d", grown, mask, b.SizeBytes()-before)
 			}
 		}
-		rec, rest, err := NextRecord(payload(b))
+		rec, rest, err := nextRecord(payload(b))
 		if err != nil || len(rest) != 0 || rec.Kind != KindLines || int(rec.Count) != len(all) || rec.First != all[0].page {
 			t.Fatalf("%+v, %d bytes of rest, %v", rec, len(rest), err)
 		}
-		r := rec.Lines()
+		r := rec.entries()
 		for _, s := range all {
-			page, body, ok, err := r.Next()
+			page, body, ok, err := r.next()
 			if err != nil || !ok || page != s.page || body.mask != s.mask {
 				t.Fatalf("page %#x with mask %#x, %v, %v, want %#x with %#x", page, body.mask, ok, err, s.page, s.mask)
 			}
@@ -171,7 +171,7 @@ func TestLinesRoundTrip(t *testing.T) {
 				t.Fatal("a short page was written")
 			}
 		}
-		if _, _, ok, err := r.Next(); ok || err != nil {
+		if _, _, ok, err := r.next(); ok || err != nil {
 			t.Fatalf("at the end: %v, %v", ok, err)
 		}
 	}
@@ -288,33 +288,24 @@ func linesRecord(first uint64, count uint32, entries ...byte) []byte {
 // readLines applies all records of a payload to one page and returns how many pages they were.
 func readLines(payload []byte) (pages int, err error) {
 	var page [memory.PageSize]byte
-	for len(payload) > 0 {
-		rec, rest, err := NextRecord(payload)
-		if err != nil {
-			return pages, err
-		}
-		payload = rest
+	err = EachRecord(payload, func(rec Record) error {
 		if rec.Kind != KindLines {
-			continue
+			return nil
 		}
-		for r, last := rec.Lines(), uint64(0); ; pages++ {
-			number, body, ok, err := r.Next()
-			if err != nil || !ok {
-				if err != nil {
-					return pages, err
-				}
-				break
-			}
-			if number >= maxPages || number < rec.First || last > number || body.mask == 0 {
+		next := uint64(0)
+		return rec.EachEntry(func(number uint64, body LineBody) error {
+			if number >= maxPages || number < rec.First || next > number || body.mask == 0 {
 				panic("a page that no check should have passed")
 			}
-			last = number + 1
+			next = number + 1
 			if err := body.Apply(page[:]); err != nil {
 				panic(err)
 			}
-		}
-	}
-	return pages, nil
+			pages++
+			return nil
+		})
+	})
+	return pages, err
 }
 
 func TestBadLines(t *testing.T) {
@@ -366,7 +357,7 @@ func TestBadLines(t *testing.T) {
 		"no pages":           linesRecord(5, 0, two...),
 		"pages overflow":     linesRecord(maxPages-1, 2, two...),
 	} {
-		if _, _, err := NextRecord(record); !errors.Is(err, ErrProtocol) {
+		if _, _, err := nextRecord(record); !errors.Is(err, ErrProtocol) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -32,7 +32,7 @@ func putRecord(head *[RecordBytes]byte, kind Kind, first uint64, count uint32, s
 }
 
 // Record is one record of a PAGES frame. The pages of KindData and KindZero are neighbours; those of
-// KindLines ascend from First, and Lines goes through them.
+// KindLines ascend from First, and EachEntry goes through them.
 type Record struct {
 	Kind  Kind
 	First uint64 // page number
@@ -40,9 +40,24 @@ type Record struct {
 	Data  []byte // Count pages for KindData, Count entries for KindLines; borrowed from the frame
 }
 
-// NextRecord splits the first record off a PAGES payload. It checks the form, of entries only the size;
-// whether the pages exist is checked by whoever owns the memory.
-func NextRecord(payload []byte) (rec Record, rest []byte, err error) {
+// EachRecord calls fn for the records of a PAGES payload, in order, and ends with the first that is malformed or the first
+// error of fn. It checks the form, of entries only the size; whether the pages exist is checked by whoever owns the memory.
+func EachRecord(payload []byte, fn func(Record) error) error {
+	for len(payload) > 0 {
+		rec, rest, err := nextRecord(payload)
+		if err == nil {
+			err = fn(rec)
+		}
+		if err != nil {
+			return err
+		}
+		payload = rest
+	}
+	return nil
+}
+
+// nextRecord splits the first record off.
+func nextRecord(payload []byte) (rec Record, rest []byte, err error) {
 	if len(payload) < RecordBytes {
 		return Record{}, nil, protocolErrorf("a page record of %d bytes", len(payload))
 	}

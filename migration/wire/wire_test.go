@@ -206,16 +206,15 @@ func records(t *testing.T, b *Batch) []gotRecord {
 		t.Fatal(err)
 	}
 	var out []gotRecord
-	for rest := f.Payload; len(rest) > 0; {
-		var rec Record
-		if rec, rest, err = NextRecord(rest); err != nil {
-			t.Fatal(err)
-		}
+	if err := EachRecord(f.Payload, func(rec Record) error {
 		g := gotRecord{kind: rec.Kind, first: rec.First, count: rec.Count}
 		if len(rec.Data) > 0 {
 			g.byte0 = rec.Data[0]
 		}
 		out = append(out, g)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 	return out
 }
@@ -267,7 +266,7 @@ func TestBadRecords(t *testing.T) {
 	good := make([]byte, RecordBytes+memory.PageSize)
 	good[8] = byte(KindData)
 	good[12] = 1
-	if _, _, err := NextRecord(good); err != nil {
+	if _, _, err := nextRecord(good); err != nil {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(f []byte) []byte{
@@ -280,7 +279,7 @@ func TestBadRecords(t *testing.T) {
 		"many pages":   func(f []byte) []byte { f[15] = 0xff; return f },
 		"overflow":     func(f []byte) []byte { copy(f, bytes.Repeat([]byte{0xff}, 8)); return f },
 	} {
-		if _, _, err := NextRecord(change(bytes.Clone(good))); !errors.Is(err, ErrProtocol) {
+		if _, _, err := nextRecord(change(bytes.Clone(good))); !errors.Is(err, ErrProtocol) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -324,19 +323,16 @@ func FuzzFrame(f *testing.F) {
 			_, _ = Decode[Hello](fr)
 			_, _ = Decode[Verdict](fr)
 			_, _ = Decode[RoundEnd](fr)
-			if fr.Type == TypePages {
-				_, _ = readLines(fr.Payload)
+			if fr.Type != TypePages {
+				continue
 			}
-			for rest := fr.Payload; fr.Type == TypePages && len(rest) > 0; {
-				rec, next, err := NextRecord(rest)
-				if err != nil {
-					break
-				}
+			_, _ = readLines(fr.Payload)
+			_ = EachRecord(fr.Payload, func(rec Record) error {
 				if rec.Kind == KindData && len(rec.Data) != int(rec.Count)*memory.PageSize {
 					t.Fatalf("%d pages with %d bytes", rec.Count, len(rec.Data))
 				}
-				rest = next
-			}
+				return nil
+			})
 		}
 	})
 }
