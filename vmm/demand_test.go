@@ -21,7 +21,14 @@ type pager struct {
 	t      *testing.T
 	source *memory.Guest
 	demand *memory.Demand
+	mem    missing // demand, or what knows the lines of its pages too
 	absent *memory.PageSet
+}
+
+// missing is memory that comes by the page.
+type missing interface {
+	Next(ctx context.Context) (memory.GPA, error)
+	Fill(gpa memory.GPA, fn func(page []byte) error) (bool, error)
 }
 
 // demandClone is cloneMachine without the memory: all that the source has touched is missing. Half of it holds something
@@ -50,12 +57,12 @@ func demandClone(t *testing.T, m *Machine, cfg Config) (*Machine, *pager) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return clone, &pager{t, m.Memory(), demand, absent}
+	return clone, &pager{t, m.Memory(), demand, demand, absent}
 }
 
 // bring fills one page.
 func (p *pager) bring(gpa memory.GPA) {
-	if _, err := p.demand.Fill(gpa, func(page []byte) error { return p.source.ReadAt(gpa, page) }); err != nil && !errors.Is(err, memory.ErrClosed) {
+	if _, err := p.mem.Fill(gpa, func(page []byte) error { return p.source.ReadAt(gpa, page) }); err != nil && !errors.Is(err, memory.ErrClosed) {
 		p.t.Errorf("fill %#x: %v", uint64(gpa), err)
 	}
 }
@@ -63,7 +70,7 @@ func (p *pager) bring(gpa memory.GPA) {
 // answer brings what is waited for until nothing is missing or ctx ends.
 func (p *pager) answer(ctx context.Context) {
 	for {
-		gpa, err := p.demand.Next(ctx)
+		gpa, err := p.mem.Next(ctx)
 		if err != nil {
 			return
 		}
@@ -149,6 +156,36 @@ func view(t *testing.T, mem *memory.Guest, pages *memory.PageSet) map[memory.GPA
 	return seen
 }
 
+// wantStill fails if a page of a paused machine is not what it was before.
+func (p *pager) wantStill(m *Machine, before map[memory.GPA][]byte) {
+	p.t.Helper()
+	for gpa, page := range view(p.t, m.Memory(), p.absent) {
+		if was, ok := before[gpa]; ok && !bytes.Equal(was, page) {
+			p.t.Fatalf("page %#x changed while the machine was paused", uint64(gpa))
+		}
+	}
+}
+
+// wantComplete: nothing is missing any more, so the machine can be saved, and its guest goes on to so many steps without the
+// Demand.
+func (p *pager) wantComplete(m *Machine, steps uint64) {
+	p.t.Helper()
+	if err := m.Pause(); err != nil {
+		p.t.Fatal(err)
+	}
+	if _, err := m.Save(true); err != nil {
+		p.t.Errorf("nothing is missing and yet: %v", err)
+	}
+	if err := p.demand.Close(); err != nil {
+		p.t.Error(err)
+	}
+	if err := m.Resume(); err != nil {
+		p.t.Fatal(err)
+	}
+	awaitSteps(p.t, m, steps)
+	check(p.t, m)
+}
+
 // TestDemandPause: a machine whose vCPUs wait for memory can be paused at any time, no instruction is completed then though
 // pages arrive, and it goes on where it was.
 func TestDemandPause(t *testing.T) {
@@ -186,27 +223,10 @@ func TestDemandPause(t *testing.T) {
 				if rng.IntN(8) == 0 {
 					p.push(rng)
 				}
-				for gpa, page := range view(t, m.Memory(), p.absent) {
-					if was, ok := before[gpa]; ok && !bytes.Equal(was, page) {
-						t.Fatalf("page %#x changed while the machine was paused", uint64(gpa))
-					}
-				}
+				p.wantStill(m, before)
 			}
 			t.Logf("%d pauses left a vCPU within an instruction", stuck)
-			if err := m.Pause(); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := m.Save(true); err != nil {
-				t.Errorf("nothing is missing and yet: %v", err)
-			}
-			if err := p.demand.Close(); err != nil {
-				t.Error(err)
-			}
-			if err := m.Resume(); err != nil {
-				t.Fatal(err)
-			}
-			awaitSteps(t, m, steps+1000)
-			check(t, m)
+			p.wantComplete(m, steps+1000)
 		})
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"runtime"
 	"sync"
@@ -21,8 +20,8 @@ import (
 // homedPager is a pager of a machine whose missing memory comes by the line.
 type homedPager struct {
 	*pager
-	mem   *homed.Memory
-	lines atomic.Uint64 // brought because they were waited for
+	lines   *homed.Memory
+	brought atomic.Uint64 // lines that were waited for
 }
 
 func homedClone(t *testing.T, m *Machine, cfg Config) (*Machine, *homedPager) {
@@ -32,13 +31,8 @@ func homedClone(t *testing.T, m *Machine, cfg Config) (*Machine, *homedPager) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return clone, &homedPager{pager: p, mem: mem}
-}
-
-func (p *homedPager) bring(gpa memory.GPA) {
-	if _, err := p.mem.Fill(gpa, func(page []byte) error { return p.source.ReadAt(gpa, page) }); err != nil && !errors.Is(err, memory.ErrClosed) {
-		p.t.Errorf("fill %#x: %v", uint64(gpa), err)
-	}
+	p.mem = mem
+	return clone, &homedPager{pager: p, lines: mem}
 }
 
 func (p *homedPager) bringLine(line uint64) {
@@ -46,41 +40,24 @@ func (p *homedPager) bringLine(line uint64) {
 	if err := p.source.ReadAt(memory.GPA(line*coherence.LineSize), content[:]); err != nil {
 		p.t.Error(err)
 	}
-	p.lines.Add(1)
-	if _, err := p.mem.FillLine(line, content[:]); err != nil && !errors.Is(err, memory.ErrClosed) {
+	p.brought.Add(1)
+	if _, err := p.lines.FillLine(line, content[:]); err != nil && !errors.Is(err, memory.ErrClosed) {
 		p.t.Errorf("fill line %#x: %v", line, err)
 	}
 }
 
 // answer brings what is waited for until ctx ends: pages, and lines without the rest of their pages.
 func (p *homedPager) answer(ctx context.Context, all *sync.WaitGroup) {
+	all.Go(func() { p.pager.answer(ctx) })
 	all.Go(func() {
 		for {
-			gpa, err := p.mem.Next(ctx)
-			if err != nil {
-				return
-			}
-			p.bring(gpa)
-		}
-	})
-	all.Go(func() {
-		for {
-			line, err := p.mem.NextLine(ctx)
+			line, err := p.lines.NextLine(ctx)
 			if err != nil {
 				return
 			}
 			p.bringLine(line)
 		}
 	})
-}
-
-func (p *homedPager) push(rng *rand.Rand) {
-	var pages []memory.GPA
-	p.mem.Absent().Range(func(gpa memory.GPA) bool { pages = append(pages, gpa); return true })
-	rng.Shuffle(len(pages), func(i, j int) { pages[i], pages[j] = pages[j], pages[i] })
-	for _, gpa := range pages {
-		p.bring(gpa)
-	}
 }
 
 // TestHomedRuns: a guest runs without memory, of which it gets the lines that it touches and, late, the rest. The first
@@ -99,7 +76,7 @@ func TestHomedRuns(t *testing.T) {
 				t.Fatal(err)
 			}
 			awaitSteps(t, m, steps+300)
-			lines := p.lines.Load()
+			lines := p.brought.Load()
 			p.push(seeded(t))
 			cancel()
 			all.Wait()
@@ -175,7 +152,7 @@ func TestHomedAsPaged(t *testing.T) {
 			if !bytes.Equal(got[0], got[1]) {
 				t.Error("the two guests differ")
 			}
-			if lines.lines.Load() == 0 {
+			if lines.brought.Load() == 0 {
 				t.Error("no line was fetched")
 			}
 			for _, d := range []*memory.Demand{lines.demand, pages.demand} {
@@ -198,20 +175,12 @@ func TestHomedPause(t *testing.T) {
 			m, p := homedClone(t, source, Config{})
 			ctx, cancel := context.WithCancel(t.Context())
 			var all sync.WaitGroup
-			all.Go(func() {
-				for {
-					gpa, err := p.mem.Next(ctx)
-					if err != nil {
-						return
-					}
-					p.bring(gpa)
-				}
-			})
+			all.Go(func() { p.pager.answer(ctx) })
 			for range 40 {
 				if err := m.Resume(); err != nil {
 					t.Fatal(err)
 				}
-				line, err := p.mem.NextLine(ctx) // a vCPU waits
+				line, err := p.lines.NextLine(ctx) // a vCPU waits
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -231,29 +200,12 @@ func TestHomedPause(t *testing.T) {
 				if rng.IntN(8) == 0 {
 					p.bring(memory.GPA(line*coherence.LineSize) &^ (memory.PageSize - 1))
 				}
-				for gpa, page := range view(t, m.Memory(), p.absent) {
-					if was, ok := before[gpa]; ok && !bytes.Equal(was, page) {
-						t.Fatalf("page %#x changed while the machine was paused", uint64(gpa))
-					}
-				}
+				p.wantStill(m, before)
 			}
 			p.push(rng)
 			cancel()
 			all.Wait()
-			if err := m.Pause(); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := m.Save(true); err != nil {
-				t.Errorf("nothing is missing and yet: %v", err)
-			}
-			if err := p.demand.Close(); err != nil {
-				t.Error(err)
-			}
-			if err := m.Resume(); err != nil {
-				t.Fatal(err)
-			}
-			awaitSteps(t, m, steps+1000)
-			check(t, m)
+			p.wantComplete(m, steps+1000)
 		})
 	}
 }
@@ -270,16 +222,8 @@ func TestHomedClose(t *testing.T) {
 		var all sync.WaitGroup
 		ctx, cancel := context.WithCancel(t.Context())
 		if tables {
-			all.Go(func() { // and code
-				for {
-					gpa, err := p.mem.Next(ctx)
-					if err != nil {
-						return
-					}
-					p.bring(gpa)
-				}
-			})
-			if _, err := p.mem.NextLine(ctx); err != nil {
+			all.Go(func() { p.pager.answer(ctx) }) // and code
+			if _, err := p.lines.NextLine(ctx); err != nil {
 				t.Error(err)
 			}
 		} else if _, err := p.mem.Next(ctx); err != nil {
