@@ -177,43 +177,72 @@ func ended(ctx context.Context, v *process.VMM) error {
 	}
 }
 
-// TestLinuxMigrates moves stock Linux through twenty processes while a program in it
-// writes and checks memory and looks at the clocks.
-func TestLinuxMigrates(t *testing.T) {
+// traveller is stock Linux, in which memcheck writes and checks memory, on its way from process to process.
+type traveller struct {
+	*memcheck
+	ctx  context.Context // ends only what hangs
+	dir  string
+	vmm  *process.VMM // where the guest is
+	hops int
+}
+
+// bootTraveller returns when memcheck makes progress. The options are memcheck's.
+func bootTraveller(ctx context.Context, t *testing.T, memory, options string) *traveller {
+	t.Helper()
 	image := vmmtest.NeedLinux(t)
 	dir, err := os.MkdirTemp("", "fl")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	g := &traveller{memcheck: newMemcheck(ctx, t), ctx: ctx, dir: dir}
+	g.vmm = startLinux(ctx, t, dir, "p0", "--cpus", "2", "--memory", memory,
+		"--kernel", filepath.Join(image, "vmlinux"), "--initrd", filepath.Join(image, "initramfs.cpio"),
+		"--cmdline", "console=ttyS0 fineline.test=memcheck "+options+" "+os.Getenv("FINELINE_LINUX_CMDLINE"))
+	g.arriveAt(filepath.Join(dir, "p0.tty"))
+	g.progress()
+	return g
+}
+
+// hop moves the guest to a process of its own, and returns when memcheck makes progress there.
+func (g *traveller) hop(r api.MigrationRequest) *migration.Result {
+	g.t.Helper()
+	g.hops++
+	name := fmt.Sprintf("p%d", g.hops)
+	r.DestinationURL = "unix:" + filepath.Join(g.dir, name+".mig")
+	next := startLinux(g.ctx, g.t, g.dir, name, "--incoming", r.DestinationURL)
+	result, err := g.vmm.Migrate(g.ctx, r, ignoreProgress)
+	if err != nil || result.Status != migration.StatusCompleted {
+		g.t.Fatalf("hop %d, %+v: %v, %+v", g.hops, r, err, result)
+	}
+	g.arriveAt(filepath.Join(g.dir, name+".tty"))
+	if err := ended(g.ctx, g.vmm); err != nil {
+		g.t.Fatalf("hop %d, %+v: the source: %v", g.hops, r, err)
+	}
+	g.vmm = next
+	g.progress()
+	return result
+}
+
+// powerOff fails if the guest's kernel has complained, or its last process does.
+func (g *traveller) powerOff() {
+	g.t.Helper()
+	g.wantQuiet()
+	g.say("poweroff")
+	if err := ended(g.ctx, g.vmm); err != nil {
+		g.t.Errorf("the last process: %v", err)
+	}
+}
+
+// TestLinuxMigrates moves stock Linux through twenty processes while a program in it
+// writes and checks memory and looks at the clocks.
+func TestLinuxMigrates(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), linuxHangGuard)
 	defer cancel()
-
-	guest := newMemcheck(ctx, t)
-	vmm := startLinux(ctx, t, dir, "p0", "--cpus", "2", "--memory", "128M",
-		"--kernel", filepath.Join(image, "vmlinux"), "--initrd", filepath.Join(image, "initramfs.cpio"),
-		"--cmdline", "console=ttyS0 fineline.test=memcheck fineline.mib=4 fineline.rest=200ms "+os.Getenv("FINELINE_LINUX_CMDLINE"))
-	guest.arriveAt(filepath.Join(dir, "p0.tty"))
-	guest.progress()
+	guest := bootTraveller(ctx, t, "128M", "fineline.mib=4 fineline.rest=200ms")
 	for hop := 1; hop <= linuxHops; hop++ {
-		name := fmt.Sprintf("p%d", hop)
-		to := "unix:" + filepath.Join(dir, name+".mig")
-		next := startLinux(ctx, t, dir, name, "--incoming", to)
-		r, err := vmm.Migrate(ctx, api.MigrationRequest{DestinationURL: to, DowntimeMS: 1000}, ignoreProgress)
-		if err != nil || r.Status != migration.StatusCompleted {
-			t.Fatalf("hop %d: %v, %+v", hop, err, r)
-		}
-		guest.arriveAt(filepath.Join(dir, name+".tty"))
-		if err := ended(ctx, vmm); err != nil {
-			t.Fatalf("hop %d: the source: %v", hop, err)
-		}
-		vmm = next
-		guest.progress()
+		r := guest.hop(api.MigrationRequest{DowntimeMS: 1000})
 		t.Logf("hop %d: %.0f ms, %.0f ms of downtime, %d rounds, %d pages", hop, r.TotalMS, r.DowntimeMS, len(r.Rounds), r.PagesSent)
 	}
-	guest.wantQuiet()
-	guest.say("poweroff")
-	if err := ended(ctx, vmm); err != nil {
-		t.Errorf("the last process: %v", err)
-	}
+	guest.powerOff()
 }

@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
 
-	"github.com/fineline-vmm/fineline/migration"
 	"github.com/fineline-vmm/fineline/vmm/api"
 	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
@@ -99,52 +97,23 @@ func (m *memcheck) checkClock(begin span, downtime float64) {
 
 // TestLinuxMigratesInEveryMode moves stock Linux that checks its memory and its clocks and compresses data.
 func TestLinuxMigratesInEveryMode(t *testing.T) {
-	image := vmmtest.NeedLinux(t)
+	vmmtest.NeedLinux(t)
 	each, cells := migrationsEach(t), linuxCells(t)
-	guard := linuxHangGuard * time.Duration(each+2) / 3
-	dir, err := os.MkdirTemp("", "fl")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	ctx, cancel := context.WithTimeout(t.Context(), guard)
+	ctx, cancel := context.WithTimeout(t.Context(), linuxHangGuard*time.Duration(each+2)/3)
 	defer cancel()
-
-	guest := newMemcheck(ctx, t)
-	vmm := startLinux(ctx, t, dir, "p0", "--cpus", "2", "--memory", "192M",
-		"--kernel", filepath.Join(image, "vmlinux"), "--initrd", filepath.Join(image, "initramfs.cpio"),
-		"--cmdline", "console=ttyS0 fineline.test=memcheck fineline.job=compress fineline.mib=4 fineline.rest=100ms "+os.Getenv("FINELINE_LINUX_CMDLINE"))
-	guest.arriveAt(filepath.Join(dir, "p0.tty"))
-	guest.progress()
+	guest := bootTraveller(ctx, t, "192M", "fineline.job=compress fineline.mib=4 fineline.rest=100ms")
 	guest.jobDone()
 	clock, downtime := guest.clockAhead(), 0.0
 	for hop := range each * len(linuxModes) {
 		mode, turn := hop%len(linuxModes), hop/len(linuxModes)
 		r, cell := linuxModes[mode], cells[mode][turn%len(cells[mode])]
 		r.Granularity, r.Baseline = cell.granularity, cell.baseline
-		how := fmt.Sprintf("%s by the %s against %s", r.MemoryMode, r.Granularity, r.Baseline)
-		name := fmt.Sprintf("p%d", hop+1)
-		r.DestinationURL = "unix:" + filepath.Join(dir, name+".mig")
-		next := startLinux(ctx, t, dir, name, "--incoming", r.DestinationURL)
-		result, err := vmm.Migrate(ctx, r, ignoreProgress)
-		if err != nil || result.Status != migration.StatusCompleted {
-			t.Fatalf("hop %d, %s: %v, %+v", hop, how, err, result)
-		}
-		guest.arriveAt(filepath.Join(dir, name+".tty"))
-		if err := ended(ctx, vmm); err != nil {
-			t.Fatalf("hop %d, %s: the source: %v", hop, how, err)
-		}
-		vmm = next
-		guest.progress()
+		result := guest.hop(r)
 		guest.jobDone()
 		downtime += result.DowntimeMS / 1e3
-		t.Logf("hop %d, %s: %.0f ms, %.0f ms of downtime, %d rounds, post-copy %t, %+v", hop, how, result.TotalMS,
-			result.DowntimeMS, len(result.Rounds), result.SwitchedToPostcopy, result.Faults)
+		t.Logf("hop %d, %s by the %s against %s: %.0f ms, %.0f ms of downtime, %d rounds, post-copy %t, %+v", hop+1, r.MemoryMode,
+			r.Granularity, r.Baseline, result.TotalMS, result.DowntimeMS, len(result.Rounds), result.SwitchedToPostcopy, result.Faults)
 	}
 	guest.checkClock(clock, downtime)
-	guest.wantQuiet()
-	guest.say("poweroff")
-	if err := ended(ctx, vmm); err != nil {
-		t.Errorf("the last process: %v", err)
-	}
+	guest.powerOff()
 }
