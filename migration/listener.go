@@ -217,14 +217,7 @@ func (l *Listener) join(v *visitor) {
 		l.refuse(v, "no such migration is under way here")
 		return
 	}
-	// Before the answer, after which the source may send at once.
-	if err := v.send(wire.TypeHello, l.hello(v)); err != nil {
-		v.close()
-		return
-	}
-	if err := s.join(v); err != nil {
-		l.refuse(v, err.Error())
-	}
+	l.admit(v, s.join)
 }
 
 // joinReverse hands the connection for checkpoints to the newest session.
@@ -237,11 +230,16 @@ func (l *Listener) joinReverse(s *session, v *visitor) {
 		l.refuse(v, "no guest here gives checkpoints to this source")
 		return
 	}
+	l.admit(v, r.join)
+}
+
+// admit answers a visitor and hands it over. The answer goes first: who takes the visitor may write to it at once.
+func (l *Listener) admit(v *visitor, join func(*visitor) error) {
 	if err := v.send(wire.TypeHello, l.hello(v)); err != nil {
 		v.close()
 		return
 	}
-	if err := r.join(v); err != nil {
+	if err := join(v); err != nil {
 		l.refuse(v, err.Error())
 	}
 }
