@@ -125,7 +125,7 @@ func badCheckpoints() []Destination {
 	page := bytes.Repeat([]byte{0xee}, memory.PageSize)
 	one := record(wire.KindData, 1, 1, page)
 	keeper := func(name string, has uint64, deeds func(*defence) error) Destination {
-		return Destination{Name: name, Mode: wire.ModePrecopy, Keep: true, Checkpoint: has, play: each(accepts, runs, deeds)}
+		return Destination{Name: name, Mode: wire.ModePrecopy, Keep: true, Checkpoint: has, play: inTurn(accepts, runs, deeds)}
 	}
 	rubbish := keeper("checkpoint: a state of rubbish", 1, checkpoints(1, begins, func(_ *defence, p *peer, _ uint64) error {
 		return p.Bytes(wire.TypeState, page)

@@ -186,17 +186,6 @@ func requests(page uint64) func(*defence) error {
 	}
 }
 
-func each(steps ...func(*defence) error) func(*defence) error {
-	return func(d *defence) error {
-		for _, step := range steps {
-			if err := step(d); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-}
-
 // Destinations lists all.
 func Destinations() []Destination {
 	refuse := func(d *defence) error {
@@ -206,28 +195,28 @@ func Destinations() []Destination {
 	running := func(d *defence) error { return d.main.Message(wire.TypeRunning, wire.Running{MonotonicNS: 1 << 62}) }
 	return append([]Destination{
 		{Name: "looks and refuses", Mode: wire.ModePrecopy, play: refuse},
-		{Name: "ready before STATE", Mode: wire.ModePrecopy, play: each(accepts, says(wire.TypeReady))},
-		{Name: "runs before STATE", Mode: wire.ModePrecopy, play: each(accepts, running)},
-		{Name: "complete before STATE", Mode: wire.ModePostcopy, play: each(accepts, complete)},
-		{Name: "a source's frame", Mode: wire.ModePrecopy, play: each(accepts, says(wire.TypeCommit))},
-		{Name: "acks without rounds", Mode: wire.ModePrecopy, play: each(accepts, says(wire.TypeRoundAck), says(wire.TypeRoundAck), says(wire.TypeRoundAck))},
-		{Name: "requests outside RAM", Mode: wire.ModePostcopy, Gone: true, play: each(accepts, runs, requests(1<<51))},
-		{Name: "flood of requests", Mode: wire.ModePostcopy, Gone: true, play: each(accepts, runs, requests(memory.PageSize))},
-		{Name: "runs twice", Mode: wire.ModePostcopy, Gone: true, play: each(accepts, runs, running, hangsUp)},
-		{Name: "complete too early", Mode: wire.ModePostcopy, Gone: true, play: each(accepts, runs, complete, hangsUp)},
+		{Name: "ready before STATE", Mode: wire.ModePrecopy, play: inTurn(accepts, says(wire.TypeReady))},
+		{Name: "runs before STATE", Mode: wire.ModePrecopy, play: inTurn(accepts, running)},
+		{Name: "complete before STATE", Mode: wire.ModePostcopy, play: inTurn(accepts, complete)},
+		{Name: "a source's frame", Mode: wire.ModePrecopy, play: inTurn(accepts, says(wire.TypeCommit))},
+		{Name: "acks without rounds", Mode: wire.ModePrecopy, play: inTurn(accepts, says(wire.TypeRoundAck), says(wire.TypeRoundAck), says(wire.TypeRoundAck))},
+		{Name: "requests outside RAM", Mode: wire.ModePostcopy, Gone: true, play: inTurn(accepts, runs, requests(1<<51))},
+		{Name: "flood of requests", Mode: wire.ModePostcopy, Gone: true, play: inTurn(accepts, runs, requests(memory.PageSize))},
+		{Name: "runs twice", Mode: wire.ModePostcopy, Gone: true, play: inTurn(accepts, runs, running, hangsUp)},
+		{Name: "complete too early", Mode: wire.ModePostcopy, Gone: true, play: inTurn(accepts, runs, complete, hangsUp)},
 
-		{Name: "hybrid: more acks than rounds", Mode: wire.ModeHybrid, play: each(accepts, acks, says(wire.TypeRoundAck), says(wire.TypeRoundAck))},
-		{Name: "hybrid: complete in a round", Mode: wire.ModeHybrid, play: each(accepts, acks, complete)},
-		{Name: "hybrid: runs in a round", Mode: wire.ModeHybrid, play: each(accepts, acks, running)},
-		{Name: "hybrid: leaves with STATE", Mode: wire.ModeHybrid, play: each(accepts, receives, leaves)},
-		{Name: "hybrid: requests outside RAM", Mode: wire.ModeHybrid, Gone: true, play: each(accepts, runs, requests(1<<51))},
-		{Name: "hybrid: runs twice", Mode: wire.ModeHybrid, Gone: true, play: each(accepts, runs, running, hangsUp)},
+		{Name: "hybrid: more acks than rounds", Mode: wire.ModeHybrid, play: inTurn(accepts, acks, says(wire.TypeRoundAck), says(wire.TypeRoundAck))},
+		{Name: "hybrid: complete in a round", Mode: wire.ModeHybrid, play: inTurn(accepts, acks, complete)},
+		{Name: "hybrid: runs in a round", Mode: wire.ModeHybrid, play: inTurn(accepts, acks, running)},
+		{Name: "hybrid: leaves with STATE", Mode: wire.ModeHybrid, play: inTurn(accepts, receives, leaves)},
+		{Name: "hybrid: requests outside RAM", Mode: wire.ModeHybrid, Gone: true, play: inTurn(accepts, runs, requests(1<<51))},
+		{Name: "hybrid: runs twice", Mode: wire.ModeHybrid, Gone: true, play: inTurn(accepts, runs, running, hangsUp)},
 
-		{Name: "local: leaves with the memory", Mode: wire.ModeLocal, play: each(accepts, leaves)},
-		{Name: "local: a source's frame", Mode: wire.ModeLocal, play: each(accepts, says(wire.TypeCommit))},
-		{Name: "local: ack of a round", Mode: wire.ModeLocal, play: each(accepts, says(wire.TypeRoundAck))},
-		{Name: "local: runs before STATE", Mode: wire.ModeLocal, play: each(accepts, running)},
-		{Name: "local: complete before STATE", Mode: wire.ModeLocal, play: each(accepts, complete)},
-		{Name: "local: leaves with STATE", Mode: wire.ModeLocal, play: each(accepts, receives, leaves)},
+		{Name: "local: leaves with the memory", Mode: wire.ModeLocal, play: inTurn(accepts, leaves)},
+		{Name: "local: a source's frame", Mode: wire.ModeLocal, play: inTurn(accepts, says(wire.TypeCommit))},
+		{Name: "local: ack of a round", Mode: wire.ModeLocal, play: inTurn(accepts, says(wire.TypeRoundAck))},
+		{Name: "local: runs before STATE", Mode: wire.ModeLocal, play: inTurn(accepts, running)},
+		{Name: "local: complete before STATE", Mode: wire.ModeLocal, play: inTurn(accepts, complete)},
+		{Name: "local: leaves with STATE", Mode: wire.ModeLocal, play: inTurn(accepts, receives, leaves)},
 	}, badCheckpoints()...)
 }

@@ -140,10 +140,11 @@ func payload(t wire.Type, content []byte) func(*attack) error {
 	return func(a *attack) error { return a.main.Bytes(t, content) }
 }
 
-func all(steps ...func(*attack) error) func(*attack) error {
-	return func(a *attack) error {
+// inTurn is the steps one after the other, until one fails.
+func inTurn[T any](steps ...func(T) error) func(T) error {
+	return func(to T) error {
 		for _, step := range steps {
-			if err := step(a); err != nil {
+			if err := step(to); err != nil {
 				return err
 			}
 		}
@@ -198,25 +199,25 @@ func Sources() []Source {
 		{Name: "acks not read", Mode: wire.ModePrecopy, play: flood(func(a *attack, round int) error {
 			return a.main.Message(wire.TypeRoundEnd, wire.RoundEnd{Round: round})
 		})},
-		{Name: "round of pages that never came", Mode: wire.ModePrecopy, play: all(onePage, message(wire.TypeRoundEnd, wire.RoundEnd{Round: 1, Pages: 1 << 40}))},
+		{Name: "round of pages that never came", Mode: wire.ModePrecopy, play: inTurn(onePage, message(wire.TypeRoundEnd, wire.RoundEnd{Round: 1, Pages: 1 << 40}))},
 		{Name: "zstd bomb", Mode: wire.ModePrecopy, play: bomb},
 		{Name: "rubbish of zstd", Mode: wire.ModePrecopy, play: payload(wire.TypePagesZstd, page)},
-		{Name: "state of rubbish", Mode: wire.ModePrecopy, play: all(onePage, message(wire.TypeRoundEnd, wire.RoundEnd{Round: 1, Pages: 1, Paused: true}), payload(wire.TypeState, bytes.Repeat(page, 1<<10)))},
-		{Name: "streams never opened", Mode: wire.ModePrecopy, streams: -8, play: all(paused, payload(wire.TypeState, page))},
+		{Name: "state of rubbish", Mode: wire.ModePrecopy, play: inTurn(onePage, message(wire.TypeRoundEnd, wire.RoundEnd{Round: 1, Pages: 1, Paused: true}), payload(wire.TypeState, bytes.Repeat(page, 1<<10)))},
+		{Name: "streams never opened", Mode: wire.ModePrecopy, streams: -8, play: inTurn(paused, payload(wire.TypeState, page))},
 		{Name: "a thousand connections", Mode: wire.ModePrecopy, play: crowd},
 		{Name: "absent outside RAM", Mode: wire.ModePostcopy, streams: 2, play: payload(wire.TypeAbsent, binary.AppendUvarint(binary.AppendUvarint(nil, 1<<40), 1))},
 		{Name: "all absent", Mode: wire.ModePostcopy, streams: 2, play: payload(wire.TypeAbsent, binary.AppendUvarint(binary.AppendUvarint(nil, 0), 1<<52-1))},
-		{Name: "absent twice", Mode: wire.ModePostcopy, streams: 2, play: all(payload(wire.TypeAbsent, []byte{0, 1}), payload(wire.TypeAbsent, []byte{0, 1}))},
-		{Name: "pages to what is absent", Mode: wire.ModePostcopy, streams: 2, play: all(payload(wire.TypeAbsent, []byte{1, 1}), onePage)},
+		{Name: "absent twice", Mode: wire.ModePostcopy, streams: 2, play: inTurn(payload(wire.TypeAbsent, []byte{0, 1}), payload(wire.TypeAbsent, []byte{0, 1}))},
+		{Name: "pages to what is absent", Mode: wire.ModePostcopy, streams: 2, play: inTurn(payload(wire.TypeAbsent, []byte{1, 1}), onePage)},
 		{Name: "absent in pre-copy", Mode: wire.ModePrecopy, play: payload(wire.TypeAbsent, []byte{0, 1})},
 		{Name: "commit at once", Mode: wire.ModePrecopy, play: payload(wire.TypeCommit, nil)},
-		{Name: "pages to what is present", Mode: wire.ModePostcopy, streams: 2, play: all(payload(wire.TypeAbsent, []byte{0, 1}), func(a *attack) error {
+		{Name: "pages to what is present", Mode: wire.ModePostcopy, streams: 2, play: inTurn(payload(wire.TypeAbsent, []byte{0, 1}), func(a *attack) error {
 			return a.streams[0].Bytes(wire.TypePages, record(wire.KindData, 5, 1, page))
 		}, payload(wire.TypeState, page))},
-		{Name: "hybrid: absent in a round", Mode: wire.ModeHybrid, streams: 2, play: all(onePage, payload(wire.TypeAbsent, []byte{0, 1}))},
-		{Name: "hybrid: absent outside RAM", Mode: wire.ModeHybrid, streams: 2, play: all(allPaused, payload(wire.TypeAbsent, binary.AppendUvarint(binary.AppendUvarint(nil, 1<<40), 1)))},
-		{Name: "hybrid: commit after a round", Mode: wire.ModeHybrid, streams: 2, play: all(allPaused, payload(wire.TypeCommit, nil))},
-		{Name: "hybrid: state of rubbish", Mode: wire.ModeHybrid, streams: 2, play: all(allPaused, payload(wire.TypeAbsent, []byte{0, 1}), payload(wire.TypeState, page))},
+		{Name: "hybrid: absent in a round", Mode: wire.ModeHybrid, streams: 2, play: inTurn(onePage, payload(wire.TypeAbsent, []byte{0, 1}))},
+		{Name: "hybrid: absent outside RAM", Mode: wire.ModeHybrid, streams: 2, play: inTurn(allPaused, payload(wire.TypeAbsent, binary.AppendUvarint(binary.AppendUvarint(nil, 1<<40), 1)))},
+		{Name: "hybrid: commit after a round", Mode: wire.ModeHybrid, streams: 2, play: inTurn(allPaused, payload(wire.TypeCommit, nil))},
+		{Name: "hybrid: state of rubbish", Mode: wire.ModeHybrid, streams: 2, play: inTurn(allPaused, payload(wire.TypeAbsent, []byte{0, 1}), payload(wire.TypeState, page))},
 	}, locals()...)
 }
 
