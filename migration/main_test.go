@@ -10,7 +10,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if side := os.Getenv(sideEnv); side != "" {
-		os.Exit(runSide(side)) // a process of TestKillAtEveryPhase
+		os.Exit(runSide(side)) // a process of TestKillAtEveryPoint
 	}
 	logrus.SetLevel(logrus.PanicLevel)
 	goleak.VerifyTestMain(m)
