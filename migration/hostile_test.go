@@ -55,6 +55,16 @@ func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 // step is one move of a hostile source.
 type step func(w *rawWriter) error
 
+// play does the steps until one fails, as it does when the other side has hung up.
+func (w *rawWriter) play(steps ...step) error {
+	for _, s := range steps {
+		if err := s(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func sendBytes(t wire.Type, payload []byte) step {
 	return func(w *rawWriter) error { return w.Bytes(t, payload) }
 }
@@ -120,12 +130,7 @@ func TestHostileStreams(t *testing.T) {
 			defer conn.Close()
 			var reads sync.WaitGroup
 			reads.Go(func() { _, _ = io.Copy(io.Discard, conn) })
-			w := newRawWriter(conn)
-			for _, s := range append(opening(), steps...) {
-				if s(w) != nil {
-					break // it has hung up, as it should
-				}
-			}
+			_ = newRawWriter(conn).play(append(opening(), steps...)...)
 			_ = conn.(*net.UnixConn).CloseWrite()
 			if err := <-received; !isDiscarded(err) {
 				t.Errorf("received: %v", err)
@@ -285,13 +290,7 @@ func TestHostileDestinations(t *testing.T) {
 			var tasks sync.WaitGroup
 			tasks.Go(func() { _, _ = io.Copy(io.Discard, theirs) })
 			tasks.Go(func() {
-				w := newRawWriter(theirs)
-				for _, s := range steps {
-					if s(w) != nil {
-						return
-					}
-				}
-				if len(steps) == 0 {
+				if newRawWriter(theirs).play(steps...) == nil && len(steps) == 0 {
 					theirs.Close()
 				}
 			})

@@ -268,11 +268,7 @@ func TestHostileLocalSources(t *testing.T) {
 			defer conn.Close()
 			w := newRawWriter(&lendingWriter{conn: conn.(*net.UnixConn)})
 			opening := []step{sendMessage(wire.TypeHello, localHello()), sendBytes(wire.TypeDescription, []byte(`{"shape":1}`))}
-			for _, s := range append(opening, steps...) {
-				if s(w) != nil {
-					break
-				}
-			}
+			_ = w.play(append(opening, steps...)...)
 			_ = conn.(*net.UnixConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, conn)
 			err = <-received
@@ -393,12 +389,7 @@ func TestMemoryIsNotAskedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	w := newRawWriter(conn)
-	for _, s := range append(opening(), sendBytes(wire.TypeMemory, nil)) {
-		if s(w) != nil {
-			break
-		}
-	}
+	_ = newRawWriter(conn).play(append(opening(), sendBytes(wire.TypeMemory, nil))...)
 	_, _ = io.Copy(io.Discard, conn)
 	if err := <-received; !errors.Is(err, wire.ErrProtocol) {
 		t.Error(err)

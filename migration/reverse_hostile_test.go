@@ -83,13 +83,7 @@ func TestHostileCheckpoints(t *testing.T) {
 			go func() { _, _ = io.Copy(io.Discard, there) }() // acknowledgements
 			sent := make(chan error, 1)
 			go func() {
-				w := newRawWriter(there)
-				var err error
-				for _, step := range steps {
-					if err = step(w); err != nil {
-						break // it was cut off
-					}
-				}
+				err := newRawWriter(there).play(steps...)
 				there.Close()
 				sent <- err
 			}()
@@ -117,18 +111,13 @@ func TestGoodThenTorn(t *testing.T) {
 	k, st, there := hostileKeeper(t, 5*time.Second)
 	go func() { _, _ = io.Copy(io.Discard, there) }()
 	go func() {
-		w := newRawWriter(there)
-		for _, step := range []step{
+		_ = newRawWriter(there).play(
 			sendMessage(wire.TypeCheckpoint, wire.Checkpoint{Number: 3}),
 			sendBytes(wire.TypePages, record(wire.KindData, 1, 1, 1)), sendBytes(wire.TypeState, []byte(`{"steps":7}`)),
 			sendMessage(wire.TypeCheckpointEnd, wire.CheckpointEnd{Number: 3, Pages: 1}),
 			sendMessage(wire.TypeCheckpoint, wire.Checkpoint{Number: 4}),
 			sendBytes(wire.TypePages, record(wire.KindZero, 1, 1, 0)), sendBytes(wire.TypeState, []byte(`{"steps":8}`)),
-		} {
-			if step(w) != nil {
-				break
-			}
-		}
+		)
 		there.Close()
 	}()
 	if err := k.read(st); !errors.Is(err, ErrConnectionLost) {
@@ -182,20 +171,10 @@ func TestHostileKeptSource(t *testing.T) {
 			defer conn.Close()
 			hello := hostileHello()
 			hello.Purpose, hello.Process, hello.Journal = wire.PurposeReverse, p.src.process, p.src.journal.Path()
-			w := newRawWriter(conn)
-			for _, step := range append([]step{sendMessage(wire.TypeHello, hello)}, steps...) {
-				if step(w) != nil {
-					break
-				}
-			}
+			_ = newRawWriter(conn).play(append([]step{sendMessage(wire.TypeHello, hello)}, steps...)...)
 			p.awaitCheckpoint(st, st.Status().Checkpoint+3) // the true source comes back
 			p.killDestination()
-			var resumed *ResumedError
-			if err := <-ended; !errors.As(err, &resumed) {
-				t.Fatal(err)
-			}
-			p.verifyLaw(source)
-			p.verifyMachine(p.src.machine)
+			p.wantResumed(ended)
 		})
 	}
 }

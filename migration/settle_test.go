@@ -223,11 +223,8 @@ func TestAcceptedIsSaid(t *testing.T) {
 				defer close(read)
 				_, _ = io.Copy(io.Discard, conn)
 			}()
-			w := newRawWriter(conn)
-			for _, s := range c.steps {
-				if err := s(w); err != nil {
-					t.Fatal(err)
-				}
+			if err := newRawWriter(conn).play(c.steps...); err != nil {
+				t.Fatal(err)
 			}
 			if c.hangUp {
 				_ = conn.(*net.UnixConn).CloseWrite()

@@ -73,16 +73,7 @@ func TestDemand(t *testing.T) {
 	}
 	s := NewServer(source, setOf(source, all...), ServerOptions{})
 	p := newPagerOf(t, g.demand, "auto", g.guest)
-	for _, frames := range []int64{30, 30, 0} {
-		l, _ := cutLinks(t, 1, frames, 0.5)
-		complete, err := recoverOnce(s, p, l)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if complete != (frames == 0) {
-			t.Fatalf("complete: %v, cut: %d", complete, frames)
-		}
-	}
+	runCut(t, s, p, 30, 30)
 	cpus.Wait()
 	t.Logf("%+v", p.Stats())
 }

@@ -121,16 +121,7 @@ func TestLines(t *testing.T) {
 	})
 	s := NewServer(source, setOf(source, allPages(source)...), ServerOptions{BatchBytes: 4 * wire.MinBatchBytes})
 	p := newPagerOf(t, g.lines, "auto", g.guest)
-	for _, frames := range []int64{10, 60, 200, 0} {
-		l, _ := cutLinks(t, 1, frames, 0.5)
-		complete, err := recoverOnce(s, p, l)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if complete != (frames == 0) {
-			t.Fatalf("complete: %v, cut: %d", complete, frames)
-		}
-	}
+	runCut(t, s, p, 10, 60, 200)
 	cpus.Wait()
 	got := make([]byte, len(want))
 	if err := g.guest.ReadAt(0, got); err != nil || !bytes.Equal(got, want) {

@@ -99,6 +99,21 @@ func (h *hybrid) encode(gpa memory.GPA, page []byte, b *wire.Batch) {
 	b.AppendDelta(pageNumber(gpa), 1<<changedLine, page[changedLine*64:][:64], oldLine())
 }
 
+// runCut runs again and again, cut after so many frames each time, and at last to the end.
+func runCut(t *testing.T, s *Server, p *Pager, frames ...int64) {
+	t.Helper()
+	for _, n := range append(frames, 0) {
+		l, _ := cutLinks(t, 1, n, 0.5)
+		complete, err := recoverOnce(s, p, l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if complete != (n == 0) {
+			t.Fatalf("complete: %v, cut: %d", complete, n)
+		}
+	}
+}
+
 // recoverOnce runs with the links; after a failure it has the source prepared for the next ones, as both callers do.
 func recoverOnce(s *Server, p *Pager, l *links) (complete bool, err error) {
 	serveErr, runErr := runBoth(s, p, l)
