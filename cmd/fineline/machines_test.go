@@ -237,6 +237,18 @@ func (m *machine) checkRuns() uint64 {
 	return last
 }
 
+// goesOn resumes a guest that has come here paused, after so many steps.
+func (m *machine) goesOn(steps uint64) {
+	m.h.t.Helper()
+	m.awaitPhase(api.Paused)
+	if err := m.API.Resume(m.h.ctx); err != nil {
+		m.h.t.Fatal(err)
+	}
+	if now := m.checkRuns(); now < steps {
+		m.h.t.Errorf("the guest went from %d steps back to %d", steps, now)
+	}
+}
+
 // stop ends the machine as a user does and looks at what it leaves.
 func (m *machine) stop() {
 	m.h.t.Helper()
