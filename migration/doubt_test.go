@@ -34,7 +34,7 @@ func (p *pair) doubtful(owner bool) (*pair, *InDoubtError, <-chan error) {
 	} else {
 		p.plan(string(inject.SourceCommitSent) + "=cut")
 	}
-	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	p.listenUnix()
 	p.opts.ResolveTimeout, p.opts.Streams = 1, 1
 	p.opts.hooks = p.src.hooks
 	dials, allowed := 0, 1
@@ -91,7 +91,7 @@ func TestRetryFinishesTheHandOver(t *testing.T) {
 func TestEndedUnheard(t *testing.T) {
 	p, _ := keptPair(t, wire.ModePrecopy)
 	p.plan(string(inject.DestinationOwner) + "=cut")
-	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	p.listenUnix()
 	p.opts.ResolveTimeout, p.opts.Streams = 1, 1
 	p.opts.hooks = p.src.hooks
 	dials := 0
@@ -221,7 +221,7 @@ func TestDecisionsAtTheDestination(t *testing.T) {
 				runtime.Gosched()
 			}
 		}
-		p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+		p.listenUnix()
 		if err := p.l.ResolveInDoubt(decision); err == nil {
 			t.Error("decided where nothing is in doubt")
 		}
@@ -350,7 +350,7 @@ func TestStaleGeneration(t *testing.T) {
 // TestBusy: one machine at a time.
 func TestBusy(t *testing.T) {
 	p := newPair(t)
-	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	p.listenUnix()
 	second := make(chan error, 1)
 	p.dst.onPrepare = func() error {
 		other := newMachine(t, &world{}, "other", testPages)

@@ -121,13 +121,9 @@ func TestHostileStreams(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newPair(t)
-			p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+			p.listenUnix()
 			received := p.receiveInBackground(t.Context())
-			conn, err := p.l.Address().dial(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
+			conn := p.stranger()
 			var reads sync.WaitGroup
 			reads.Go(func() { _, _ = io.Copy(io.Discard, conn) })
 			_ = newRawWriter(conn).play(append(opening(), steps...)...)
@@ -147,7 +143,7 @@ func TestHostileStreams(t *testing.T) {
 // TestStrangersAreIgnored: what is no source does not end the wait for one.
 func TestStrangersAreIgnored(t *testing.T) {
 	p := newPair(t)
-	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	p.listenUnix()
 	badHello := hostileHello()
 	badHello.Generation = 0
 	resolve := hostileHello()
@@ -205,18 +201,14 @@ func TestStrangersDoNotFillTheLog(t *testing.T) {
 // TestOtherVersion: both sides name both versions, and nothing is paused.
 func TestOtherVersion(t *testing.T) {
 	p := newPair(t)
-	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	p.listenUnix()
 	var hello bytes.Buffer
 	if err := wire.NewWriter(&hello).Message(wire.TypeHello, hostileHello()); err != nil {
 		t.Fatal(err)
 	}
 	future := hello.Bytes()
 	future[4]++
-	conn, err := p.l.Address().dial(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := p.stranger()
 	if _, err := conn.Write(future); err != nil {
 		t.Fatal(err)
 	}

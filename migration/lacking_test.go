@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -34,7 +33,7 @@ func (l *lackingTarget) HomeMissing(*memory.Demand) (postcopy.LineMemory, error)
 func (p *pair) playSource(target Target, mode wire.Mode, streams int, steps func(main, stream *rawWriter)) error {
 	t := p.t
 	t.Helper()
-	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	p.listenUnix()
 	received := make(chan error, 1)
 	go func() {
 		_, err := p.l.Receive(t.Context(), target)

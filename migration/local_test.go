@@ -258,20 +258,16 @@ func TestHostileLocalSources(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newLocalPair(t)
-			p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+			p.listenUnix()
 			before := openFiles(t)
 			received := p.receiveInBackground(t.Context())
-			conn, err := p.l.Address().dial(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
+			conn := p.stranger()
 			w := newRawWriter(&lendingWriter{conn: conn.(*net.UnixConn)})
 			opening := []step{sendMessage(wire.TypeHello, localHello()), sendBytes(wire.TypeDescription, []byte(`{"shape":1}`))}
 			_ = w.play(append(opening, steps...)...)
 			_ = conn.(*net.UnixConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, conn)
-			err = <-received
+			err := <-received
 			if !isDiscarded(err) {
 				t.Errorf("received: %v", err)
 			}
@@ -346,7 +342,7 @@ func TestLocalRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newLocalPair(t)
-			p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+			p.listenUnix()
 			target := tc.arm(p)
 			received := make(chan error, 1)
 			go func() {
@@ -382,13 +378,9 @@ func TestLocalRefused(t *testing.T) {
 // TestMemoryIsNotAskedFor: a frame MEMORY where no local hand-over was said is an error.
 func TestMemoryIsNotAskedFor(t *testing.T) {
 	p := newPair(t)
-	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	p.listenUnix()
 	received := p.receiveInBackground(t.Context())
-	conn, err := p.l.Address().dial(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := p.stranger()
 	_ = newRawWriter(conn).play(append(opening(), sendBytes(wire.TypeMemory, nil))...)
 	_, _ = io.Copy(io.Discard, conn)
 	if err := <-received; !errors.Is(err, wire.ErrProtocol) {

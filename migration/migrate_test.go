@@ -209,7 +209,7 @@ func TestCancel(t *testing.T) {
 			var cancel context.CancelFunc
 			p.ctx, cancel = context.WithCancel(t.Context())
 			defer cancel()
-			p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+			p.listenUnix()
 			tc.arm(p, func() error {
 				cancel()
 				return nil
@@ -238,7 +238,7 @@ func TestCancel(t *testing.T) {
 
 func TestCancelAtTheDestination(t *testing.T) {
 	p := newPair(t)
-	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	p.listenUnix()
 	p.dst.onRestore = func() error {
 		go p.l.Close()
 		<-p.l.ctx.Done()

@@ -219,6 +219,23 @@ func (p *pair) listen(address string) {
 	p.t.Cleanup(func() { l.Close() })
 }
 
+// listenUnix opens it on a Unix socket.
+func (p *pair) listenUnix() {
+	p.t.Helper()
+	p.listen("unix:" + filepath.Join(p.t.TempDir(), "s"))
+}
+
+// stranger returns a connection to the destination that is not the source's, until the test ends.
+func (p *pair) stranger() net.Conn {
+	p.t.Helper()
+	conn, err := p.l.Address().dial(p.t.Context())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
 // receiveInBackground yields the error of one Receive.
 func (p *pair) receiveInBackground(ctx context.Context) <-chan error {
 	received := make(chan error, 1)
@@ -273,7 +290,7 @@ type outcomes struct {
 func (p *pair) migrate() outcomes {
 	p.t.Helper()
 	if p.l == nil {
-		p.listen("unix:" + filepath.Join(p.t.TempDir(), "s"))
+		p.listenUnix()
 	}
 	p.opts.hooks = p.src.hooks
 	p.opts.hooks.dial = p.dial

@@ -3,7 +3,6 @@ package migration
 import (
 	"fmt"
 	"net"
-	"path/filepath"
 	"reflect"
 	"sync/atomic"
 	"testing"
@@ -137,7 +136,7 @@ func TestPostcopyRecovers(t *testing.T) {
 	p.opts.Granularity = GranularityPage // more to break
 	p.opts.PeerTimeout = 2 * time.Second
 	p.opts.MaxBandwidthBytesPerS = 4 << 20
-	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	p.listenUnix()
 	var moved atomic.Bool
 	var written atomic.Int64
 	breaks := int64(3)

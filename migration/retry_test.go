@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -136,7 +135,7 @@ func TestRecoveriesOfNothing(t *testing.T) {
 		}
 		return &fruitlessConn{Conn: c, barren: func() bool { return moved.Load() && made.Load() < conns*turns }}
 	}
-	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	p.listenUnix()
 	out := p.migrate()
 	if out.sendErr != nil || out.gotErr != nil {
 		t.Fatalf("send: %v; receive: %v", out.sendErr, out.gotErr)

@@ -1,7 +1,6 @@
 package migration
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -164,11 +163,7 @@ func TestHostileKeptSource(t *testing.T) {
 			}
 			ended := p.wait(st)
 			p.awaitCheckpoint(st, 1)
-			conn, err := p.l.Address().dial(context.Background())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
+			conn := p.stranger()
 			hello := hostileHello()
 			hello.Purpose, hello.Process, hello.Journal = wire.PurposeReverse, p.src.process, p.src.journal.Path()
 			_ = newRawWriter(conn).play(append([]step{sendMessage(wire.TypeHello, hello)}, steps...)...)

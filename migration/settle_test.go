@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"path/filepath"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -138,7 +137,7 @@ func TestRetryTellsTheOutcome(t *testing.T) {
 // TestCloseWaitsForReceive: when Close returns, the machine is discarded and the journal says so.
 func TestCloseWaitsForReceive(t *testing.T) {
 	p := newPair(t)
-	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	p.listenUnix()
 	restoring := make(chan struct{})
 	p.dst.onRestore = func() error {
 		close(restoring)
@@ -181,7 +180,7 @@ func TestDoubtAboutAnUnknownDeath(t *testing.T) {
 	told := make(chan error, 1)
 	p.inDoubt = func(err error) { told <- err }
 	p.plan(string(inject.SourceStateSent) + "=kill")
-	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	p.listenUnix()
 	p.opts.hooks = p.src.hooks
 	p.opts.hooks.dial = p.dial
 	received := p.receiveInBackground(t.Context())
@@ -212,12 +211,8 @@ func TestAcceptedIsSaid(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t)
 			p.opts.PeerTimeout = 200 * time.Millisecond
-			p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
-			conn, err := p.l.Address().dial(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
+			p.listenUnix()
+			conn := p.stranger()
 			read := make(chan struct{})
 			go func() {
 				defer close(read)
@@ -229,7 +224,7 @@ func TestAcceptedIsSaid(t *testing.T) {
 			if c.hangUp {
 				_ = conn.(*net.UnixConn).CloseWrite()
 			}
-			_, err = p.l.Receive(t.Context(), p.dst)
+			_, err := p.l.Receive(t.Context(), p.dst)
 			var discarded *DiscardedError
 			if !errors.As(err, &discarded) || discarded.Accepted != c.accepted {
 				t.Errorf("%+v", err)

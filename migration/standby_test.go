@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -327,7 +326,7 @@ func TestTakenBackByHand(t *testing.T) {
 // TestReverseStreamBreaks cuts the reverse stream again and again: no checkpoint is lost, and none is mixed with another.
 func TestReverseStreamBreaks(t *testing.T) {
 	p, st := keptPair(t, wire.ModePostcopy)
-	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	p.listenUnix()
 	out := p.migrate()
 	if out.sendErr != nil {
 		t.Fatal(out.sendErr)
