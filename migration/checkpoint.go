@@ -94,6 +94,8 @@ type taken struct {
 	state []byte
 	sum   tally
 	pause time.Duration // of the guest, at most
+
+	collected uint64 // pages
 }
 
 // take makes a checkpoint and passes its pages to write, in one goroutine. It starts to write when all is gathered or the room is used up, and
@@ -118,7 +120,7 @@ func (s *saver) take(ctx context.Context, write func(*wire.Batch) error) (*taken
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	t.state = state
+	t.state, t.collected = state, s.dirty.Len()
 	for _, w := range s.workers {
 		t.sum.add(w.sum)
 	}

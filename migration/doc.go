@@ -196,13 +196,17 @@
 // printed on both sides. Who needs more than this acknowledges above the machine, as with a database on a disk that is
 // restored.
 //
-// What it costs: Standby.Status counts bytes, lines and the time that the guest stood still for each. A guest whose vCPUs wait for missing memory
+// What it costs: Standby.Status counts bytes, lines and the time that the guest stood still for each. Each page that was collected is protected again, and
+// costs the vCPU that writes it next a fault: with many hot pages most of what a checkpoint takes from the guest. The next one begins when all that is
+// a fifth of the guest's time or less (checkpointPeriod), however short the interval that was asked for. The destination tells how
+// long that is, since the source must not take its silence for a lost connection. A guest whose vCPUs wait for missing memory
 // most of the time gives few checkpoints, since a vCPU can't be saved within an instruction (counted as missed): the last one, or
 // the switch, then is older.
 //
 // Rejected: to apply pages as they come and to keep an undo log at the source (as much memory, and a torn checkpoint would have to
 // be undone before the guest could run); to copy pages on write after a short stop (userfaultfd write protection, a fault for
-// each page beside the log's); hashes of pages when they arrive (every page pays for the few that are written); a source that
+// each page beside the log's); hashes of pages when they arrive (every page pays for the few that are written); the faults' time measured in place of reckoned (a vCPU
+// is in the kernel for other reasons, too, such as emulation); a source that
 // resumes when checkpoints cease to come: that is a lease, see below.
 //
 // # Rejected

@@ -97,7 +97,7 @@ type machine struct {
 	shape []byte
 
 	// Hooks of tests; called outside of mu.
-	onPrepare, onPause, onResume, onSave, onRestore, onRun func() error
+	onPrepare, onPause, onResume, onSave, onRestore, onRun, onCheckpoint func() error
 
 	mu       sync.Mutex
 	dead     bool
@@ -347,6 +347,9 @@ func (m *machine) Checkpoint(gather func() error) ([]byte, error) {
 		return nil, err
 	}
 	defer unlock()
+	if err := call(m.onCheckpoint); err != nil {
+		return nil, err
+	}
 	if m.hush() { // to the world it runs: nobody else may
 		defer m.spin()
 	}

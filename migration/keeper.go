@@ -28,6 +28,7 @@ type keeper struct {
 	dial     func(context.Context) (net.Conn, error)
 	status   StandbyStatus
 	at       time.Duration // by the clock, of the newest checkpoint
+	period   time.Duration // until the next one begins, at least
 	state    []byte        // of the newest checkpoint; nil: the machine is as it was at the switch
 
 	stop  context.Context // ends when no more checkpoints are wanted
@@ -149,7 +150,7 @@ func (k *keeper) patience(st *stream) {
 	defer k.mu.Unlock()
 	until := k.lastCall
 	if until.IsZero() {
-		until = time.Now().Add(k.s.opts.PeerTimeout + k.s.opts.Standby.interval)
+		until = time.Now().Add(k.s.opts.PeerTimeout + max(k.s.opts.Standby.interval, k.period))
 	}
 	_ = st.conn.SetReadDeadline(until) // fails only when closed, as will the read
 }
@@ -259,7 +260,9 @@ func (k *keeper) checkpoint(st *stream, number uint64) error {
 func (k *keeper) keep(end *wire.CheckpointEnd, state []byte, bytes uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.state, k.at = state, k.s.clock.Now()
+	now := k.s.clock.Now()
+	k.status.IntervalMS = milliseconds(now - k.at)
+	k.state, k.at, k.period = state, now, time.Duration(end.PeriodMS)*time.Millisecond
 	k.status.add(end, bytes)
 }
 

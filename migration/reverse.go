@@ -247,13 +247,13 @@ func (r *reverse) serve(v *visitor) error {
 	r.unsure = false
 	for rest := r.interval; ; {
 		select {
-		case <-time.After(rest):
+		case <-r.s.l.clock.After(rest):
 		case <-h.ctx.Done():
 			return context.Cause(h.ctx)
 		}
 		began := r.s.l.clock.Now()
 		number := r.number
-		pause, err := r.checkpoint(h, v)
+		period, err := r.checkpoint(h, v)
 		took := r.s.l.clock.Now() - began
 		switch {
 		case err != nil && r.number == number && h.ctx.Err() == nil: // nothing was said of it
@@ -261,11 +261,11 @@ func (r *reverse) serve(v *visitor) error {
 				r.s.log.Debugf("migration: no checkpoint: %v", err)
 			}
 			r.missed++
-			rest = max(r.interval/missedShare, took)
+			rest = max(r.interval/missedShare, checkpointPeriod(0, took, 0)-took)
 		case err != nil:
 			return err
 		default:
-			rest = max(r.interval-took, pause) // the guest has at least half of its time
+			rest = period - took
 		}
 	}
 }
@@ -273,8 +273,8 @@ func (r *reverse) serve(v *visitor) error {
 // missedShare: after how much of the interval a checkpoint is tried again for which a vCPU was in the way.
 const missedShare = 10
 
-// checkpoint gives one, and returns how long the guest stood still.
-func (r *reverse) checkpoint(h *heard, v *visitor) (pause time.Duration, err error) {
+// checkpoint gives one, and returns how long after its beginning the next one may begin.
+func (r *reverse) checkpoint(h *heard, v *visitor) (period time.Duration, err error) {
 	begun := false
 	begin := func() error {
 		if begun {
@@ -297,7 +297,8 @@ func (r *reverse) checkpoint(h *heard, v *visitor) (pause time.Duration, err err
 		err = r.inject(inject.DestinationCheckpoint, v)
 	}
 	if err == nil {
-		err = r.finish(h, v, t)
+		period = checkpointPeriod(r.interval, t.pause, t.collected)
+		err = r.finish(h, v, t, period)
 	}
 	if err != nil {
 		r.saver.lost()
@@ -306,18 +307,18 @@ func (r *reverse) checkpoint(h *heard, v *visitor) (pause time.Duration, err err
 	r.saver.acknowledged()
 	r.unsure = false
 	r.missed = 0
-	return t.pause, r.inject(inject.DestinationAcked, v)
+	return period, r.inject(inject.DestinationAcked, v)
 }
 
 // finish sends what follows the pages and waits until the source has it all.
-func (r *reverse) finish(h *heard, v *visitor, t *taken) error {
+func (r *reverse) finish(h *heard, v *visitor, t *taken, period time.Duration) error {
 	if err := v.sendBytes(wire.TypeState, t.state); err != nil {
 		return err
 	}
 	r.unsure = true
 	err := v.send(wire.TypeCheckpointEnd, wire.CheckpointEnd{
 		Number: r.number, Pages: t.sum.pages, ZeroPages: t.sum.zeroSent, Lines: t.sum.lines,
-		PauseUS: uint64(t.pause.Microseconds()), Missed: r.missed,
+		PauseUS: uint64(t.pause.Microseconds()), Missed: r.missed, PeriodMS: uint64(period.Milliseconds()),
 	})
 	if err != nil {
 		return err

@@ -57,6 +57,7 @@ func TestHostileCheckpoints(t *testing.T) {
 		"state twice":         {begin(1), state, state},
 		"page after state":    {begin(1), state, pages(page)},
 		"other number":        {begin(1), pages(page), state, end(2, 1, 0)},
+		"next one too late":   {begin(1), pages(page), state, sendMessage(wire.TypeCheckpointEnd, wire.CheckpointEnd{Number: 1, Pages: 1, PeriodMS: wire.MaxCheckpointMS + 1})},
 		"miscounted":          {begin(1), pages(page), state, end(1, 2, 0)},
 		"zeros miscounted":    {begin(1), pages(record(wire.KindZero, 1, 1, 0)), state, end(1, 1, 0)},
 		"page twice":          {begin(1), pages(join(page, page))},

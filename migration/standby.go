@@ -44,9 +44,10 @@ func NewStandby(interval time.Duration) (*Standby, error) {
 
 // StandbyStatus is what a source that is kept holds.
 type StandbyStatus struct {
-	Active     bool    `json:"active"`     // the guest has moved
-	Checkpoint uint64  `json:"checkpoint"` // the newest whole one; 0: the guest as it was at the switch
-	AgeMS      float64 `json:"age_ms"`     // since it came; 0 before the switch
+	Active     bool    `json:"active"`      // the guest has moved
+	Checkpoint uint64  `json:"checkpoint"`  // the newest whole one; 0: the guest as it was at the switch
+	AgeMS      float64 `json:"age_ms"`      // since it came; 0 before the switch
+	IntervalMS float64 `json:"interval_ms"` // between it and the one before: what was asked for, or more, see checkpointPeriod
 	Connected  bool    `json:"connected"`
 	// Doubt: the destination is gone, and why that is no proof that its guest may run here.
 	Doubt string `json:"doubt,omitempty"`

@@ -47,10 +47,12 @@ then on the guest needs both processes, and cannot come back. If their connectio
 lost it waits: repair the network, and --recover connects again.
 
 With --keep-source the process here stays when its guest has moved. The destination
-sends it a consistent checkpoint every --checkpoint-interval; when the destination dies,
-the guest goes on here from the last whole one. Where its death cannot be seen from
-here, say so: fineline resume --in-doubt keep. What the guest did after that checkpoint
-is undone, though others may have seen it. fineline stop gives the standby up.`
+sends it a consistent checkpoint every --checkpoint-interval, or less often if they would
+cost the guest more than a fifth of its time (fineline status says how often they come).
+When the destination dies, the guest goes on here from the last whole one. Where its
+death cannot be seen from here, say so: fineline resume --in-doubt keep. What the guest
+did after that checkpoint is undone, though others may have seen it. fineline stop gives
+the standby up.`
 	c.Example = `  fineline run --incoming unix:b.mig --api b.sock --serial file:b.txt
   fineline migrate --api a.sock --to unix:b.mig
   fineline migrate --api a.sock --to tcp:192.0.2.7:7171 --max-downtime 20ms --json
@@ -66,7 +68,7 @@ is undone, though others may have seen it. fineline stop gives the standby up.`
 	fl.BoolVar(&f.asJSON, "json", false, "print the result as one JSON object")
 	fl.BoolVar(&f.recover, "recover", false, "connect a post-copy again that lost its connection; --to: by this address of the same destination")
 	fl.BoolVar(&f.keepSource, "keep-source", false, "stand by when the guest has moved: if the destination dies it goes on here from its last checkpoint")
-	fl.DurationVar(&f.checkpoint, "checkpoint-interval", migration.DefaultCheckpointInterval, "with --keep-source: how often a checkpoint comes back")
+	fl.DurationVar(&f.checkpoint, "checkpoint-interval", migration.DefaultCheckpointInterval, "with --keep-source: how often a checkpoint comes back, if that costs the guest at most a fifth of its time")
 	f.tls.add(fl)
 	fl.BoolVar(&f.local, "local", false, "hand the memory over instead of copying it: to a process of this host, unix:PATH only")
 	fl.StringVar(&f.granularity, "granularity", "line", "what is sent again of a page: line, the lines that have changed; or page")

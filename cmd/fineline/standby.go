@@ -89,7 +89,7 @@ func standbyOf(s migration.StandbyStatus) *api.Standby {
 		return nil
 	}
 	return &api.Standby{
-		Checkpoint: s.Checkpoint, AgeMS: s.AgeMS, Connected: s.Connected, Doubt: s.Doubt, Bytes: s.Bytes, Pages: s.Pages, Lines: s.Lines,
+		Checkpoint: s.Checkpoint, AgeMS: s.AgeMS, IntervalMS: s.IntervalMS, Connected: s.Connected, Doubt: s.Doubt, Bytes: s.Bytes, Pages: s.Pages, Lines: s.Lines,
 		PauseUS: s.PauseUS, MaxPauseUS: s.MaxPauseUS, TotalBytes: s.TotalBytes, Missed: s.Missed,
 	}
 }
@@ -97,6 +97,9 @@ func standbyOf(s migration.StandbyStatus) *api.Standby {
 // standbyLine says what could be gone on from.
 func standbyLine(s *api.Standby) string {
 	line := fmt.Sprintf("checkpoint %d of a guest that has moved, %.1f s old", s.Checkpoint, s.AgeMS/1000)
+	if s.IntervalMS > 0 {
+		line += fmt.Sprintf(", %.1f s after the one before", s.IntervalMS/1000)
+	}
 	switch {
 	case s.Doubt != "":
 		line += "; in doubt: " + s.Doubt

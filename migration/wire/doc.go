@@ -193,7 +193,8 @@
 //	  DONE                                 ------->
 //
 // The lines of PAGES are against what the source has: its own memory with all checkpoints up to the last one that
-// it has acknowledged. A page is in a checkpoint once, in any order; numbers grow. DONE and ENDED may come at
+// it has acknowledged. A page is in a checkpoint once, in any order; numbers grow. CHECKPOINT_END also says how long after its checkpoint
+// began the next one does, or later: silence until then is no lost connection. DONE and ENDED may come at
 // any time but within another frame.
 //
 // # Version rule

@@ -47,9 +47,10 @@ type InstanceInfo struct {
 // Standby is what a process keeps of a guest that has moved: its newest checkpoint, from which it can
 // go on here.
 type Standby struct {
-	Checkpoint uint64  `json:"checkpoint"` // 0: the guest as it was when it moved
-	AgeMS      float64 `json:"age_ms"`     // since the checkpoint came
-	Connected  bool    `json:"connected"`  // to the process that runs the guest
+	Checkpoint uint64  `json:"checkpoint"`  // 0: the guest as it was when it moved
+	AgeMS      float64 `json:"age_ms"`      // since the checkpoint came
+	IntervalMS float64 `json:"interval_ms"` // between it and the one before; 0: there is none
+	Connected  bool    `json:"connected"`   // to the process that runs the guest
 	Doubt      string  `json:"doubt,omitempty"`
 	Bytes      uint64  `json:"bytes"`        // of the checkpoint, on the wire
 	Pages      uint64  `json:"pages"`        // in it
