@@ -17,8 +17,10 @@ const (
 	MaxCPUs = 254
 	// minMemoryBytes holds the legacy area and a kernel.
 	minMemoryBytes = 2 << 20
-	// dirtyRingBytes is one vCPU's ring: 4096 entries of 16 bytes.
-	dirtyRingBytes = 4096 * 16
+	// dirtyRingBytes is one vCPU's ring: as many entries of 16 bytes as KVM allows. A ring that is full is emptied, and to empty it
+	// protects its pages again. So a guest that writes more pages than it holds between two Collects takes a fault for nearly every store: with
+	// 16384 hot pages and rings of 4096 entries it was 98 times slower, and with these it is 1.1 times.
+	dirtyRingBytes = 65536 * 16
 )
 
 // Config is what a machine is built from.
