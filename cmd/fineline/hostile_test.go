@@ -16,7 +16,6 @@ import (
 
 	"github.com/fineline-vmm/fineline/migration"
 	"github.com/fineline-vmm/fineline/migration/hostile"
-	"github.com/fineline-vmm/fineline/migration/tlstest"
 	"github.com/fineline-vmm/fineline/migration/wire"
 	"github.com/fineline-vmm/fineline/vmm/api"
 	"github.com/fineline-vmm/fineline/vmm/vmmtest"
@@ -318,20 +317,10 @@ func TestForger(t *testing.T) {
 func TestForgerBehindTLS(t *testing.T) {
 	hostTierOnly(t)
 	vmmtest.NeedKVM(t)
-	pki := t.TempDir()
-	ca, err := tlstest.NewAuthority(pki, "ca")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"src", "dst"} {
-		if _, err := ca.Issue(name, tlstest.Template{}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	file := newPKI(t)
 	deeds := []hostile.Deed{hostile.Flip, hostile.Drop, hostile.Repeat, hostile.Replay}
 	beside(t, mischiefs(t, false, deeds...), mischief.String, func(t *testing.T, c mischief) {
 		h := newHouse(t)
-		file := func(name string) string { return pki + "/" + name }
 		src := h.startDirty("src", "", ownershipLoad, "--memory", "64M")
 		to := strings.TrimPrefix(freePort(t), "tcp:")
 		dst := h.start("dst", "", "--incoming", "tcp:"+to, "--tls-cert", file("dst.pem"), "--tls-key", file("dst.key"), "--tls-ca", file("ca.pem"))

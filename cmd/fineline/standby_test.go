@@ -54,7 +54,13 @@ func TestKeepSource(t *testing.T) {
 func (h *house) lose(src *machine, name, mode string) {
 	h.t.Helper()
 	dst, to := h.startIncoming(name, "")
-	r, err := src.Migrate(h.ctx, keptRequest(to, mode), ignoreProgress)
+	h.loseAt(src, dst, keptRequest(to, mode))
+}
+
+// loseAt moves the guest to dst and kills that.
+func (h *house) loseAt(src, dst *machine, request api.MigrationRequest) {
+	h.t.Helper()
+	r, err := src.Migrate(h.ctx, request, ignoreProgress)
 	if err != nil || r.Status != migration.StatusCompleted || !r.KeepSource {
 		h.t.Fatalf("%v %+v", err, r)
 	}
@@ -74,7 +80,26 @@ func (h *house) lose(src *machine, name, mode string) {
 		h.t.Errorf("the guest went back from %d steps to %d, beyond the checkpoint", steps, got)
 	}
 	h.t.Logf("%s: checkpoint %d: %d bytes, %d pages, pause %d us (worst %d), missed %d",
-		name, last.Checkpoint, last.Bytes, last.Pages, last.PauseUS, last.MaxPauseUS, last.Missed)
+		dst.name, last.Checkpoint, last.Bytes, last.Pages, last.PauseUS, last.MaxPauseUS, last.Missed)
+}
+
+// TestKeepSourceBehindTLS: checkpoints come over connections of mutual TLS, also over one that takes the place of another, and the guest
+// comes back.
+func TestKeepSourceBehindTLS(t *testing.T) {
+	hostTierOnly(t)
+	vmmtest.NeedKVM(t)
+	file := newPKI(t)
+	h := newHouse(t)
+	src := h.startDirty("src", "", keptLoad, "--memory", "64M")
+	for n, mode := range []string{"Precopy", "Postcopy", "Hybrid"} {
+		to := freePort(t)
+		dst := h.start(fmt.Sprintf("dst%d", n), "destination.acknowledged#2=cut", "--incoming", to,
+			"--tls-cert", file("dst.pem"), "--tls-key", file("dst.key"), "--tls-ca", file("ca.pem"))
+		r := keptRequest(to, mode)
+		r.TLSCert, r.TLSKey, r.TLSCA = file("src.pem"), file("src.key"), file("ca.pem")
+		h.loseAt(src, dst, r)
+	}
+	src.stop()
 }
 
 // deaths are those of a destination since it owns the guest, most of whose memory is still at the source: what it is

@@ -3,6 +3,8 @@ package main
 import (
 	"net"
 	"os"
+	"path/filepath"
+	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -30,6 +32,23 @@ func cmdCerts(ts *testscript.TestScript, _ bool, args []string) {
 		_, err := leaf.by.Issue(leaf.name, leaf.template)
 		ts.Check(err)
 	}
+}
+
+// newPKI is an authority, ca.pem, and what it has signed for both sides: src.pem and dst.pem, with src.key and dst.key. file
+// is the path of one of them.
+func newPKI(t *testing.T) (file func(name string) string) {
+	t.Helper()
+	dir := t.TempDir()
+	ca, err := tlstest.NewAuthority(dir, "ca")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"src", "dst"} {
+		if _, err := ca.Issue(name, tlstest.Template{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func(name string) string { return filepath.Join(dir, name) }
 }
 
 // cmdFreePort sets a variable to a TCP port that nobody listens on, now: free-port NAME.
