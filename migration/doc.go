@@ -48,7 +48,8 @@
 //
 // Nobody is told of it, so whoever waits for a peer's word does so for PeerTimeout at most: each answer of the other
 // side, each piece of a write (pace.go), COMMIT at a destination that is ready, the streams that were promised, and at both ends of a
-// post-copy that something arrives, or that it is said to have arrived. Then connections are replaced and each side says
+// post-copy that something arrives, or that it is said to have arrived. A link that is only slow moves what the kernel has of it: while that
+// shrinks (package sendqueue) neither a write nor the wait for an answer is over, and Timeout alone bounds them. Then connections are replaced and each side says
 // where it is; while new ones bring nothing they are made less and less often (backoff.go). Three waits have no such bound, since only the peer's own work ends them: for ACCEPT (Timeout bounds it),
 // for the next round at a destination (a source that gives up says so on a new connection; of one that says nothing more
 // the kernel's keepalive tells), and for the source in post-copy at a destination whose guest is paused meanwhile.

@@ -130,7 +130,7 @@ func (s *sender) prepareCommit(ctx context.Context) error {
 	if err := s.inject(inject.SourceStateSent); err != nil {
 		return err
 	}
-	_, err := s.link.expect(ctx, wire.TypeReady)
+	_, err := s.link.expect(ctx, wire.TypeReady, s.streams...)
 	if err == nil {
 		err = s.awaitDurable(ctx)
 	}

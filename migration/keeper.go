@@ -144,15 +144,26 @@ func (k *keeper) end() {
 	<-k.done
 }
 
+// patientReader reads a connection that may be silent for so long; a frame may take longer.
+type patientReader struct {
+	k    *keeper
+	conn net.Conn
+}
+
+func (p patientReader) Read(b []byte) (int, error) {
+	p.k.patience(p.conn)
+	return p.conn.Read(b)
+}
+
 // patience lets the connection be silent for so long from now.
-func (k *keeper) patience(st *stream) {
+func (k *keeper) patience(conn net.Conn) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	until := k.lastCall
 	if until.IsZero() {
 		until = time.Now().Add(k.s.opts.PeerTimeout + max(k.s.opts.Standby.interval, k.period))
 	}
-	_ = st.conn.SetReadDeadline(until) // fails only when closed, as will the read
+	_ = conn.SetReadDeadline(until) // fails only when closed, as will the read
 }
 
 // redirect makes later connections go by another way. For any goroutine.
@@ -162,13 +173,16 @@ func (k *keeper) redirect(dial func(context.Context) (net.Conn, error)) {
 	k.dial = dial
 }
 
+// keeperReadBytes holds the small frames around a checkpoint's pages.
+const keeperReadBytes = 4 << 10
+
 // read takes checkpoints until the connection ends, and returns why.
 func (k *keeper) read(st *stream) error {
 	if err := k.acknowledge(st, k.Status().Checkpoint); err != nil {
 		return err
 	}
+	st.r.ReadAhead(patientReader{k, st.conn}, keeperReadBytes)
 	for {
-		k.patience(st)
 		f, err := next(st, wire.TypeCheckpoint)
 		if err != nil {
 			return err
@@ -219,7 +233,6 @@ func (k *keeper) checkpoint(st *stream, number uint64) error {
 	in := &incomplete{mem: k.mem, pages: k.mem.NewPageSet()}
 	var state []byte
 	for state == nil {
-		k.patience(st)
 		f, err := next(st, wire.TypePages, wire.TypePagesZstd, wire.TypeState)
 		switch {
 		case err != nil:

@@ -146,10 +146,15 @@ func (l *link) verdictOr(err error) error {
 	return err
 }
 
-// expect returns the next frame, which must be of the given type and come within the link's timeout.
-func (l *link) expect(ctx context.Context, want wire.Type) (wire.Frame, error) {
+// expect returns the next frame, which must be of the given type. It must come within the link's timeout from when the last byte
+// moved that is before it: of the link, and of the streams beside it.
+func (l *link) expect(ctx context.Context, want wire.Type, beside ...*stream) (wire.Frame, error) {
+	conns := []net.Conn{l.conn}
+	for _, st := range beside {
+		conns = append(conns, st.conn)
+	}
 	silence := fmt.Errorf("%w: no %s for %v", ErrPeerSilent, want, l.timeout)
-	ctx, cancel := context.WithTimeoutCause(ctx, l.timeout, silence)
+	ctx, cancel := patient(ctx, l.timeout, silence, conns...)
 	defer cancel()
 	return l.await(ctx, want)
 }

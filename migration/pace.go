@@ -5,11 +5,13 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/fineline-vmm/fineline/migration/sendqueue"
 )
 
 // pace writes to a connection whose peer is lost when it takes nothing for the timeout. A frame may take longer: of
 // one deadline for all of it, a batch of 1 MiB would be too much for a link of 3 Mbit/s with four streams, which goes
-// on all the time. One goroutine writes at a time.
+// on all the time. Nor need a piece be taken in that time, as long as the kernel sends what it has. One goroutine writes at a time.
 type pace struct {
 	conn    net.Conn
 	timeout time.Duration
@@ -18,7 +20,7 @@ type pace struct {
 	patient bool // within send, whose context lasts
 }
 
-// pieceBytes is what must pass within the timeout.
+// pieceBytes is what must pass within the timeout where the kernel's queue is not seen.
 const pieceBytes = 64 << 10
 
 // abortGrace is how long a cancelled write may take to finish its frame, so that ABORT can follow it.
@@ -27,12 +29,14 @@ const abortGrace = time.Second
 // send runs write, which calls Write. When ctx ends, what is left of it has abortGrace.
 func (p *pace) send(ctx context.Context, write func() error) error {
 	p.set(true, p.timeout)
+	unfollow := sendqueue.Follow(p.timeout, func() { p.renew() }, p.conn)
 	hurried := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(hurried)
 		p.set(false, abortGrace)
 	})
 	defer func() {
+		unfollow()
 		if !stop() {
 			<-hurried // or its deadline would be the next write's
 		}
@@ -72,4 +76,17 @@ func (p *pace) renew() bool {
 		_ = p.conn.SetWriteDeadline(time.Now().Add(p.timeout))
 	}
 	return p.patient
+}
+
+// patient returns a context that ends, with silence as its cause, when the timeout is over and for so long nothing has left the send
+// queues of the connections: who waits for an answer to what was written waits for a slow link first.
+func patient(ctx context.Context, timeout time.Duration, silence error, conns ...net.Conn) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	late := time.AfterFunc(timeout, func() { cancel(silence) })
+	unfollow := sendqueue.Follow(timeout, func() { late.Reset(timeout) }, conns...)
+	return ctx, func() {
+		unfollow()
+		late.Stop()
+		cancel(nil)
+	}
 }

@@ -106,7 +106,7 @@ func (s *sender) liveRound(ctx context.Context) error {
 		return err
 	}
 	asked := s.clock.Now()
-	if _, err := s.link.expect(ctx, wire.TypeRoundAck); err != nil {
+	if _, err := s.link.expect(ctx, wire.TypeRoundAck, s.streams...); err != nil {
 		return err
 	}
 	took := s.clock.Now() - began

@@ -205,17 +205,16 @@ func (h *heard) read(v *visitor) error {
 	}
 }
 
-// ack waits for the next acknowledgement.
-func (h *heard) ack(timeout time.Duration) (uint64, error) {
-	patience := time.NewTimer(timeout)
-	defer patience.Stop()
+// ack waits for the next acknowledgement, on the connection that h hears.
+func (h *heard) ack(v *visitor) (uint64, error) {
+	silence := fmt.Errorf("%w: a checkpoint is not acknowledged for %v", ErrPeerSilent, v.timeout)
+	ctx, cancel := patient(h.ctx, v.timeout, silence, v.conn)
+	defer cancel()
 	select {
 	case n := <-h.acks:
 		return n, nil
-	case <-h.ctx.Done():
-		return 0, context.Cause(h.ctx)
-	case <-patience.C:
-		return 0, fmt.Errorf("%w: a checkpoint is not acknowledged for %v", ErrPeerSilent, timeout)
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
 	}
 }
 
@@ -232,7 +231,7 @@ func (r *reverse) serve(v *visitor) error {
 		h.cancel(net.ErrClosed) // it may wait with one more acknowledgement
 		<-h.ended
 	}()
-	has, err := h.ack(r.s.l.opts.PeerTimeout)
+	has, err := h.ack(v)
 	if err != nil {
 		return err
 	}
@@ -323,7 +322,7 @@ func (r *reverse) finish(h *heard, v *visitor, t *taken, period time.Duration) e
 	if err != nil {
 		return err
 	}
-	has, err := h.ack(r.s.l.opts.PeerTimeout)
+	has, err := h.ack(v)
 	if err == nil && has != r.number {
 		err = fmt.Errorf("%w: checkpoint %d is acknowledged where %d was sent", wire.ErrProtocol, has, r.number)
 	}

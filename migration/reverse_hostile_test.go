@@ -174,3 +174,42 @@ func TestHostileKeptSource(t *testing.T) {
 		})
 	}
 }
+
+// tricklingConn brings a byte at each read, and writes down the deadlines for reads.
+type tricklingConn struct {
+	net.Conn
+	deadlines int
+}
+
+func (c *tricklingConn) Read(b []byte) (int, error) { return c.Conn.Read(b[:min(1, len(b))]) }
+
+func (c *tricklingConn) SetReadDeadline(at time.Time) error {
+	c.deadlines++
+	return c.Conn.SetReadDeadline(at)
+}
+
+// TestSlowReverseStream: a frame of a checkpoint may take as long as it likes, while something comes.
+func TestSlowReverseStream(t *testing.T) {
+	k, st, there := hostileKeeper(t, 5*time.Second)
+	slow := &tricklingConn{Conn: st.conn}
+	go func() { _, _ = io.Copy(io.Discard, there) }()
+	const stateBytes = 1000
+	go func() {
+		w := newRawWriter(there)
+		for _, step := range []step{
+			sendMessage(wire.TypeCheckpoint, wire.Checkpoint{Number: 1}), sendBytes(wire.TypeState, make([]byte, stateBytes)),
+			sendMessage(wire.TypeCheckpointEnd, wire.CheckpointEnd{Number: 1}),
+		} {
+			if err := step(w); err != nil {
+				t.Error(err)
+			}
+		}
+		there.Close()
+	}()
+	if err := k.read(newStream(slow, 5*time.Second, &k.s.streamed)); !errors.Is(err, ErrConnectionLost) {
+		t.Error(err)
+	}
+	if k.Status().Checkpoint != 1 || slow.deadlines < stateBytes {
+		t.Errorf("%+v after %d deadlines", k.Status(), slow.deadlines)
+	}
+}

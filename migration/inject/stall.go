@@ -93,6 +93,9 @@ func (s *stallable) stall() {
 	}
 }
 
+// NetConn is the connection below, as crypto/tls names it.
+func (s *stallable) NetConn() net.Conn { return s.Conn }
+
 func (s *stallable) isStalled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -3,11 +3,13 @@ package postcopy
 import (
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/fineline-vmm/fineline/migration/sendqueue"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
@@ -27,7 +29,7 @@ type answerer struct {
 	conn   Conn
 	missed *wire.Batch // of readRequests, as is line
 	line   []byte
-	heard  atomic.Int64 // when the last request came, in ns after begin
+	heard  atomic.Int64 // when the destination was last seen to do something, in ns after begin
 	begin  time.Time
 
 	writing sync.Mutex // held for one frame
@@ -42,9 +44,14 @@ func newAnswerer(s *Server, ctx context.Context, conn Conn) *answerer {
 }
 
 // awaitEnd waits, when all pages have been sent, for as long as the destination may take to say that it has
-// them. It returns nil if the run ends before.
-func (a *answerer) awaitEnd() error {
+// them, once the kernel has sent them too. It returns nil if the run ends before.
+func (a *answerer) awaitEnd(conns []Conn) error {
 	timeout := a.server.opts.PeerTimeout
+	all := make([]net.Conn, len(conns))
+	for i := range conns {
+		all[i] = conns[i].Conn
+	}
+	defer sendqueue.Follow(timeout, a.hear, all...)()
 	for last := time.Since(a.begin); ; {
 		left := timeout - (time.Since(a.begin) - max(last, time.Duration(a.heard.Load())))
 		if left <= 0 {
@@ -58,6 +65,8 @@ func (a *answerer) awaitEnd() error {
 	}
 }
 
+func (a *answerer) hear() { a.heard.Store(int64(time.Since(a.begin))) }
+
 func (a *answerer) readRequests() error {
 	a.conn.Reader.ReadAhead(promptly(a.conn.Conn), faultReadBytes)
 	takes := wire.Of(wire.TypeRequest, wire.TypeRequestLine)
@@ -67,7 +76,7 @@ func (a *answerer) readRequests() error {
 		if err != nil {
 			return connectionError(err)
 		}
-		a.heard.Store(int64(time.Since(a.begin)))
+		a.hear()
 		if f.Type == wire.TypeRequestLine {
 			if err := a.answerLine(f.Payload); err != nil {
 				return err

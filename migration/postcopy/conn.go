@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fineline-vmm/fineline/migration/sendqueue"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
@@ -32,7 +33,7 @@ type Conn struct {
 // faultReadBytes holds a frame of a missed page, or a request, so that one system call reads it.
 const faultReadBytes = 8 << 10
 
-// send runs one write of a frame; a peer that does not take it within timeout is lost.
+// send runs one write of a frame; a peer that does not take it within timeout is lost, unless something moves: see group.
 func (c *Conn) send(ctx context.Context, timeout time.Duration, write func() error) error {
 	_ = c.SetWriteDeadline(time.Now().Add(timeout)) // fails only when closed, as will the write
 	// The group's deadline may have been set just before ours; then its context has ended before.
@@ -70,13 +71,22 @@ type group struct {
 	cancel context.CancelCauseFunc
 	stop   func() bool
 	tasks  sync.WaitGroup
+
+	unfollow []func()
 }
 
-func newGroup(ctx context.Context, conns []Conn) *group {
+// newGroup begins. As long as the kernel sends what it has of a connection, a write that waits there has the timeout anew.
+func newGroup(ctx context.Context, conns []Conn, timeout time.Duration) *group {
 	g := &group{}
 	g.ctx, g.cancel = context.WithCancelCause(ctx)
+	for i := range conns {
+		c := conns[i].Conn
+		moved := func() { _ = c.SetWriteDeadline(time.Now().Add(timeout)) } // fails only when closed, as will the write
+		g.unfollow = append(g.unfollow, sendqueue.Follow(timeout, moved, c))
+	}
 	g.stop = context.AfterFunc(g.ctx, func() {
 		for i := range conns {
+			g.unfollow[i]()
 			_ = conns[i].SetDeadline(time.Unix(0, 1)) // long past: reads and writes return
 		}
 	})
@@ -97,5 +107,8 @@ func (g *group) wait() error {
 	err := context.Cause(g.ctx)
 	g.cancel(nil)
 	g.stop()
+	for _, unfollow := range g.unfollow {
+		unfollow()
+	}
 	return err
 }

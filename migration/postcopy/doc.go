@@ -88,7 +88,8 @@
 //
 // There are no heartbeats. A source that has something to bring brings it, so silence on all connections for
 // the peer timeout is a lost connection, as is a request without its page or a frame that the peer does not
-// take. A source that has sent everything waits for as long for the next request, or for its caller's end.
+// take, unless what the kernel has of it shrinks (package sendqueue). A source that has sent
+// everything waits as long for word that it has arrived.
 //
 // Measured on two processors of a machine whose guests run under shadow paging, with others at work on it (a run queue of 15 to 30):
 // a request without background took some 40 µs at the median from the miss to the page in place, with 5 changes of threads in both

@@ -33,7 +33,7 @@ type run struct {
 func newRun(p *Pager, ctx context.Context, fault Conn, background []Conn) *run {
 	absent := p.mem.Absent()
 	return &run{
-		Pager: p, group: newGroup(ctx, append([]Conn{fault}, background...)),
+		Pager: p, group: newGroup(ctx, append([]Conn{fault}, background...), p.opts.PeerTimeout),
 		fault: fault, background: background, begin: time.Now(),
 		owed: pageBitsOf(absent), asked: newPageBits(absent),
 	}

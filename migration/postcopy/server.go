@@ -34,7 +34,7 @@ type ServerOptions struct {
 	Compress bool
 	// BatchBytes is the size of a frame of the background; 0: DefaultBatchBytes.
 	BatchBytes int
-	// PeerTimeout is how long the peer may take none of a frame; 0: DefaultPeerTimeout.
+	// PeerTimeout is how long the peer may take nothing; 0: DefaultPeerTimeout.
 	PeerTimeout time.Duration
 }
 
@@ -116,7 +116,8 @@ func (s *Server) Reset(absent *memory.PageSet) error {
 // PeerTimeout, or requests are: else Serve ends with ErrPeerSilent, since a link that stands still shows nothing
 // to who only waits. After an error the same Server goes on by Reset and Serve; see there.
 func (s *Server) Serve(ctx context.Context, fault Conn, background []Conn) error {
-	g := newGroup(ctx, append([]Conn{fault}, background...))
+	conns := append([]Conn{fault}, background...)
+	g := newGroup(ctx, conns, s.opts.PeerTimeout)
 	a := newAnswerer(s, g.ctx, fault)
 	g.start(a.readRequests)
 	g.start(a.sendPredicted)
@@ -132,7 +133,7 @@ func (s *Server) Serve(ctx context.Context, fault Conn, background []Conn) error
 	if len(background) > 0 {
 		g.start(func() error {
 			sending.Wait()
-			return a.awaitEnd()
+			return a.awaitEnd(conns)
 		})
 	}
 	return g.wait()
