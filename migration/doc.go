@@ -153,7 +153,7 @@
 // the CA alone, since a source has no address that is known beforehand. Frames keep their checksum: it guards
 // against our own bugs. A connection is closed without close_notify, which on a link that stands still would
 // hold a paused guest for seconds; a stream that was cut is a lost connection whoever cut it. After a deadline
-// has cut a write a tls.Conn takes no other, as after half a frame nothing can follow: link.torn covers both.
+// has cut a write a tls.Conn takes no other, as after half a frame nothing can follow: pace.torn covers both.
 //
 // # The reverse stream
 //

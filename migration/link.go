@@ -19,7 +19,6 @@ type link struct {
 	*pace   // its timeout is also for an answer
 	w       *wire.Writer
 	written atomic.Uint64 // bytes
-	torn    atomic.Bool   // a frame was cut short: nothing can follow it
 	lent    []int         // descriptors that go with the next write
 
 	ctx    context.Context // ends, with the cause, when the peer aborts or the connection does
@@ -44,9 +43,6 @@ func newLink(conn net.Conn, timeout time.Duration) *link {
 func (l *link) Write(p []byte) (int, error) {
 	n, err := l.put(p)
 	l.written.Add(uint64(n))
-	if err != nil {
-		l.torn.Store(true)
-	}
 	return n, err
 }
 

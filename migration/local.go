@@ -60,7 +60,9 @@ func (l *link) put(p []byte) (int, error) {
 	rights := unix.UnixRights(l.lent...)
 	l.lent = nil
 	n, _, err := l.conn.(fileConn).WriteMsgUnix(p, rights, nil)
-	if err == nil && n < len(p) { // the descriptors went with the first byte
+	if err != nil {
+		l.torn.Store(true)
+	} else if n < len(p) { // the descriptors went with the first byte
 		var more int
 		more, err = l.pace.Write(p[n:])
 		n += more

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fineline-vmm/fineline/migration/sendqueue"
@@ -15,6 +16,7 @@ import (
 type pace struct {
 	conn    net.Conn
 	timeout time.Duration
+	torn    atomic.Bool // a frame was cut short: nothing can follow it
 
 	mu      sync.Mutex
 	patient bool // within send, whose context lasts
@@ -64,6 +66,9 @@ func (p *pace) Write(b []byte) (n int, err error) {
 		var m int
 		m, err = p.conn.Write(piece)
 		n += m
+	}
+	if err != nil {
+		p.torn.Store(true)
 	}
 	return n, err
 }

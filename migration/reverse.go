@@ -281,13 +281,15 @@ func (r *reverse) checkpoint(h *heard, v *visitor) (period time.Duration, err er
 		}
 		begun = true
 		r.number++
-		return v.send(wire.TypeCheckpoint, wire.Checkpoint{Number: r.number})
+		return r.say(v, func(w *wire.Writer) error {
+			return w.Message(wire.TypeCheckpoint, wire.Checkpoint{Number: r.number})
+		})
 	}
 	t, err := r.saver.take(h.ctx, func(b *wire.Batch) error {
 		if err := begin(); err != nil {
 			return err
 		}
-		return v.write(func() error { return v.w.Batch(b) })
+		return r.say(v, func(w *wire.Writer) error { return w.Batch(b) })
 	})
 	if err == nil {
 		err = begin()
@@ -311,14 +313,15 @@ func (r *reverse) checkpoint(h *heard, v *visitor) (period time.Duration, err er
 
 // finish sends what follows the pages and waits until the source has it all.
 func (r *reverse) finish(h *heard, v *visitor, t *taken, period time.Duration) error {
-	if err := v.sendBytes(wire.TypeState, t.state); err != nil {
+	if err := r.say(v, func(w *wire.Writer) error { return w.Bytes(wire.TypeState, t.state) }); err != nil {
 		return err
 	}
 	r.unsure = true
-	err := v.send(wire.TypeCheckpointEnd, wire.CheckpointEnd{
+	end := wire.CheckpointEnd{
 		Number: r.number, Pages: t.sum.pages, ZeroPages: t.sum.zeroSent, Lines: t.sum.lines,
 		PauseUS: uint64(t.pause.Microseconds()), Missed: r.missed, PeriodMS: uint64(period.Milliseconds()),
-	})
+	}
+	err := r.say(v, func(w *wire.Writer) error { return w.Message(wire.TypeCheckpointEnd, end) })
 	if err != nil {
 		return err
 	}
@@ -329,19 +332,24 @@ func (r *reverse) finish(h *heard, v *visitor, t *taken, period time.Duration) e
 	return err
 }
 
+// say writes one frame to the source. A guest that leaves does not wait for a source that takes nothing.
+func (r *reverse) say(v *visitor, frame func(*wire.Writer) error) error {
+	return v.write(r.leaving, func() error { return frame(v.w) })
+}
+
 func (r *reverse) inject(point inject.Point, v *visitor) error {
 	return r.s.l.plan.At(point, v.close)
 }
 
-// lastWord bounds how long the end of the guest waits for a source that keeps it.
+// lastWord bounds how long the end of the guest waits for the answer of a source that keeps it.
 const lastWord = time.Second
 
 // tellEnd tells the source that there is nothing to go on with any more, and reports whether it knows.
 func (r *reverse) tellEnd(v *visitor) bool {
-	_ = v.conn.SetReadDeadline(time.Now().Add(lastWord)) // fails only when closed, as will the read
-	if v.send(wire.TypeEnded, nil) != nil {
+	if r.say(v, func(w *wire.Writer) error { return w.Signal(wire.TypeEnded) }) != nil {
 		return false
 	}
+	_ = v.conn.SetReadDeadline(time.Now().Add(lastWord)) // fails only when closed, as will the read
 	for {
 		f, err := v.r.Next(wire.Of(wire.TypeCheckpointAck, wire.TypeDone))
 		if err != nil {
@@ -374,7 +382,7 @@ func (s *session) awaitRelease(r *reverse) {
 }
 
 // EndCheckpoints tells a source that is kept that its guest leaves this process, and returns when no checkpoint
-// of it is taken any more: once another destination has accepted it (SendOptions.Accepted), and before it is touched. Sooner would
+// of it is taken any more, or after some seconds if that source takes nothing: once another destination has accepted it (SendOptions.Accepted), and before it is touched. Sooner would
 // give the protection up for a migration that is refused.
 func (l *Listener) EndCheckpoints() {
 	s := l.current()

@@ -16,7 +16,6 @@ type stream struct {
 	*pace
 	r       *wire.Reader
 	w       *wire.Writer
-	torn    atomic.Bool // a frame was cut short: nothing can follow it
 	written *atomic.Uint64
 }
 
@@ -30,9 +29,6 @@ func newStream(conn net.Conn, timeout time.Duration, written *atomic.Uint64) *st
 func (s *stream) Write(p []byte) (int, error) {
 	n, err := s.pace.Write(p)
 	s.written.Add(uint64(n))
-	if err != nil {
-		s.torn.Store(true)
-	}
 	return n, err
 }
 

@@ -220,7 +220,7 @@ func (l *Listener) secured(raw net.Conn) net.Conn {
 }
 
 // tlsConn is a tls.Conn for the way in which this package uses connections. A write that a deadline cut
-// leaves it unusable for writing, as it leaves a stream of frames: see link.torn.
+// leaves it unusable for writing, as it leaves a stream of frames: see pace.torn.
 type tlsConn struct {
 	*tls.Conn
 	raw         net.Conn

@@ -72,7 +72,7 @@ func (v *visitor) next(ctx context.Context, takes wire.Set) (wire.Frame, error) 
 
 // send writes a message; a nil message is a signal.
 func (v *visitor) send(t wire.Type, msg any) error {
-	return v.write(func() error {
+	return v.write(context.Background(), func() error {
 		if msg == nil {
 			return v.w.Signal(t)
 		}
@@ -82,11 +82,15 @@ func (v *visitor) send(t wire.Type, msg any) error {
 
 // sendBytes writes an opaque payload.
 func (v *visitor) sendBytes(t wire.Type, payload []byte) error {
-	return v.write(func() error { return v.w.Bytes(t, payload) })
+	return v.write(context.Background(), func() error { return v.w.Bytes(t, payload) })
 }
 
-func (v *visitor) write(frame func() error) error {
-	if err := v.pace.send(context.Background(), frame); err != nil {
+// write runs one write of a frame, which has abortGrace to be finished when ctx ends.
+func (v *visitor) write(ctx context.Context, frame func() error) error {
+	if v.torn.Load() {
+		return ErrConnectionLost
+	}
+	if err := v.pace.send(ctx, frame); err != nil {
 		return connectionError(err)
 	}
 	return nil
