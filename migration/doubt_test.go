@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/identity"
@@ -116,6 +117,55 @@ func TestEndedUnheard(t *testing.T) {
 		t.Errorf("%v, released %v", err, p.src.released)
 	}
 	p.verifyLaw(nobody)
+}
+
+// TestDeadOwnerWithoutVerdict: a destination has died with the guest of a source that is kept, and its journal does not say whether the
+// guest is to go on: that stays a doubt, which a human can end.
+func TestDeadOwnerWithoutVerdict(t *testing.T) {
+	p, st := keptPair(t, wire.ModePrecopy)
+	p.plan(string(inject.DestinationOwner) + "=cut")
+	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	p.opts.ResolveTimeout, p.opts.Streams = 1, 1
+	p.opts.hooks = p.src.hooks
+	dials := 0
+	p.opts.hooks.dial = func(ctx context.Context) (net.Conn, error) {
+		if dials++; dials > 2 { // but for the hand-over's and that of checkpoints
+			return nil, errNet
+		}
+		return p.dial(ctx)
+	}
+	received := p.receiveInBackground(t.Context())
+	_, err := Send(t.Context(), p.src, p.l.Address(), p.opts)
+	var doubt *InDoubtError
+	if !errors.As(err, &doubt) {
+		t.Fatalf("%v; want doubt", err)
+	}
+	if err := <-received; err != nil {
+		t.Fatal(err)
+	}
+	onward := journal.Record{MachineID: "guest", Generation: 2, Side: journal.Source, Phase: journal.Precopy}
+	if err := p.dst.journal.Append(onward); err != nil {
+		t.Fatal(err)
+	}
+	p.killDestination()
+	guard := time.AfterFunc(hangGuard/4, p.giveUp) // of a Retry that waits for a human itself
+	defer guard.Stop()
+	if _, err = doubt.Retry(t.Context()); !errors.As(err, &doubt) || !strings.Contains(err.Error(), "passed the guest on") {
+		t.Fatalf("%v; want doubt", err)
+	}
+	p.verifyLaw(nobody)
+	if _, err := ResolveInDoubt(doubt, GuestIsThere); err != nil {
+		t.Fatal(err)
+	}
+	ended := p.wait(st)
+	if err := st.TakeOver(); err != nil { // who kept it may still change his mind
+		t.Fatal(err)
+	}
+	var resumed *ResumedError
+	if err := <-ended; !errors.As(err, &resumed) || !resumed.ByHand {
+		t.Error(err)
+	}
+	p.verifyLaw(source)
 }
 
 // TestServesAfterDoubt: memory that follows the guest after a doubt is brought up to date against what went in the rounds before it.

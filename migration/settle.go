@@ -218,6 +218,10 @@ func (s *sender) settle(ctx context.Context, cause error) error {
 			s.discarded = true
 			return s.abandon(ctx, fmt.Errorf("the destination discarded the guest: %w", cause))
 		case verdict.Fate == wire.FateOwner && verdict.Running == nil && s.keeper != nil:
+			if err := s.judgeOwner(); err != nil && !errors.Is(err, errEnded) {
+				cause = err // for a human, whose word is taken in doubt and not in here
+				break
+			}
 			s.gaveAway = true
 			s.unburden()
 			s.keep()

@@ -26,35 +26,13 @@ var errSettled = errors.New("the doubt has just been settled: look at the machin
 // settleDoubt asks the destination again and again, until it answers or somebody
 // decides. The machine stays paused meanwhile.
 func (i *instance) settleDoubt(o *outgoing, source *sourceMachine, doubt *migration.InDoubtError) error {
+	defer close(o.certain)
 	for {
-		ctx, cancel := context.WithCancel(context.Background())
-		type answer struct {
-			result *migration.Result
-			err    error
-		}
-		answers := make(chan answer, 1)
-		go func() {
-			result, err := doubt.Retry(ctx)
-			answers <- answer{result, err}
-		}()
-		var v *verdict
-		var a answer
-		select {
-		case a = <-answers:
-		case v = <-o.verdicts:
-			cancel()
-			a = <-answers
-		}
-		cancel()
-		if again := (*migration.InDoubtError)(nil); errors.As(a.err, &again) {
-			doubt = again
-		} else {
-			if v != nil {
-				v.done <- errSettled
-			}
-			o.result.Store(a.result)
-			i.settled(source, a.result, a.err)
-			return a.err
+		result, v, err := o.askAgain(doubt.Retry)
+		if !errors.As(err, &doubt) {
+			o.result.Store(result)
+			i.settled(source, result, err)
+			return err
 		}
 		if v == nil {
 			select {
@@ -66,10 +44,44 @@ func (i *instance) settleDoubt(o *outgoing, source *sourceMachine, doubt *migrat
 		if v.decision == migration.GuestIsThere {
 			return i.giveAway(o, source, doubt, v)
 		}
-		_, err := migration.ResolveInDoubt(doubt, v.decision)
+		_, err = migration.ResolveInDoubt(doubt, v.decision)
 		v.done <- err
 		if err == nil {
 			return errSettled
+		}
+	}
+}
+
+// askAgain lets retry ask the destination. A human's word that comes meanwhile cuts that short; it is returned if nothing was
+// settled before it, and else answered here, at once: that the guest has left is known long before its memory is there, too.
+func (o *outgoing) askAgain(retry func(context.Context) (*migration.Result, error)) (*migration.Result, *verdict, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	type answer struct {
+		result *migration.Result
+		err    error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		result, err := retry(ctx)
+		answers <- answer{result, err}
+	}()
+	select {
+	case a := <-answers:
+		return a.result, nil, a.err
+	case v := <-o.verdicts:
+		cancel()
+		select {
+		case a := <-answers:
+			if errors.As(a.err, new(*migration.InDoubtError)) {
+				return a.result, v, a.err
+			}
+			v.done <- errSettled
+			return a.result, nil, a.err
+		case <-o.left:
+			v.done <- errSettled
+			a := <-answers
+			return a.result, nil, a.err
 		}
 	}
 }
@@ -117,9 +129,18 @@ func (i *instance) ResolveMigration(ctx context.Context, d api.Decision) error {
 	if i.session.Lifecycle().Phase != api.InDoubt {
 		return out.decideStandby(decision)
 	}
-	v := &verdict{decision: decision, done: make(chan error, 1)}
+	return out.decide(ctx, decision)
+}
+
+// decide passes a human's decision to whoever settles the doubt, and returns what came of it.
+func (o *outgoing) decide(ctx context.Context, d migration.Decision) error {
+	v := &verdict{decision: d, done: make(chan error, 1)}
 	select {
-	case out.verdicts <- v:
+	case o.verdicts <- v:
+	case <-o.left:
+		return errSettled
+	case <-o.certain:
+		return errSettled
 	case <-ctx.Done():
 		return ctx.Err()
 	}

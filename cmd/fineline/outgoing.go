@@ -28,8 +28,9 @@ type outgoing struct {
 	// ended is closed when the outcome was reported to the session; over, when nothing
 	// is in doubt any more either.
 	ended, over chan struct{}
-	// verdicts takes a human's decision while the outcome is in doubt.
+	// verdicts takes a human's decision while the outcome is in doubt; certain is closed when it is not any more.
 	verdicts chan *verdict
+	certain  chan struct{}
 
 	// Post-copy. left is closed when the guest runs at the destination and its memory follows; leaving closes it.
 	left     chan struct{}
@@ -47,7 +48,7 @@ type outgoing struct {
 
 func newOutgoing(cancel context.CancelCauseFunc) *outgoing {
 	return &outgoing{
-		cancel: cancel, settled: make(chan error, 1), verdicts: make(chan *verdict),
+		cancel: cancel, settled: make(chan error, 1), verdicts: make(chan *verdict), certain: make(chan struct{}),
 		ended: make(chan struct{}), over: make(chan struct{}),
 		left: make(chan struct{}), recovers: make(chan migration.Recovery), giveUp: make(chan struct{}),
 	}
