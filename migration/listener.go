@@ -217,7 +217,12 @@ func (l *Listener) join(v *visitor) {
 		l.refuse(v, "no such migration is under way here")
 		return
 	}
-	l.admit(v, s.join)
+	l.admit(v, func(v *visitor) {
+		if err := s.join(v); err != nil {
+			l.perPeer.Do(func() { l.opts.Log.Infof("migration: ignored a connection: %v", err) })
+			v.close() // after HELLO nothing more is said on a stream
+		}
+	})
 }
 
 // joinReverse hands the connection for checkpoints to the newest session.
@@ -226,7 +231,7 @@ func (l *Listener) joinReverse(s *session, v *visitor) {
 	if s != nil && s.concerns(v) {
 		r = s.reversal()
 	}
-	if r == nil {
+	if r == nil || r.leaving.Err() != nil && !r.ended() {
 		l.refuse(v, "no guest here gives checkpoints to this source")
 		return
 	}
@@ -234,14 +239,12 @@ func (l *Listener) joinReverse(s *session, v *visitor) {
 }
 
 // admit answers a visitor and hands it over. The answer goes first: who takes the visitor may write to it at once.
-func (l *Listener) admit(v *visitor, join func(*visitor) error) {
+func (l *Listener) admit(v *visitor, join func(*visitor)) {
 	if err := v.send(wire.TypeHello, l.hello(v)); err != nil {
 		v.close()
 		return
 	}
-	if err := join(v); err != nil {
-		l.refuse(v, err.Error())
-	}
+	join(v)
 }
 
 // goOn hands a source on a new connection to the session that lost its memory's.
@@ -251,9 +254,7 @@ func (l *Listener) goOn(ctx context.Context, v *visitor) {
 		l.refuse(v, "no guest waits for memory here")
 		return
 	}
-	if err := s.recovered(ctx, v); err != nil {
-		l.refuse(v, err.Error())
-	}
+	s.recovered(ctx, v)
 }
 
 func (l *Listener) refuse(v *visitor, reason string) {

@@ -277,16 +277,22 @@ func (s *session) welcome(v *visitor) error {
 }
 
 // recovered takes a source's new main connection. For any goroutine.
-func (s *session) recovered(ctx context.Context, v *visitor) error {
+func (s *session) recovered(ctx context.Context, v *visitor) {
 	s.interrupt() // the newest connection counts
 	select {
 	case s.paging.recoveries <- v:
-		return nil
 	case <-s.paging.done: // only COMPLETE was lost
+		if err := s.tellComplete(ctx, v); err != nil {
+			s.log.Debugf("migration: the source does not know yet that all memory is here: %v", err)
+		}
+		v.close() // nobody else has it
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		s.l.refuse(v, "the guest here can't go on with a new connection yet: try again")
 	}
-	defer v.close() // nobody else has it
+}
+
+// tellComplete is the whole answer to a source that has not heard that it is not needed any more.
+func (s *session) tellComplete(ctx context.Context, v *visitor) error {
 	if err := v.send(wire.TypeHello, s.l.hello(v)); err != nil {
 		return err
 	}

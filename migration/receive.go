@@ -240,14 +240,16 @@ func (s *session) describing(ctx context.Context) error {
 	return s.visitor.send(wire.TypeAccept, nil)
 }
 
-// refusedError: nothing was accepted; the source has been told.
+// refusedError: nothing was accepted; the source has been told, or the cause says that it has not.
 type refusedError struct{ cause error }
 
 func (e *refusedError) Error() string { return fmt.Sprintf("refused: %v", e.cause) }
 func (e *refusedError) Unwrap() error { return e.cause }
 
 func (s *session) refuse(cause error) error {
-	_ = s.visitor.send(wire.TypeRefuse, wire.NewReason(cause.Error(), false))
+	if err := s.visitor.send(wire.TypeRefuse, wire.NewReason(cause.Error(), false)); err != nil {
+		cause = fmt.Errorf("%w; the source was not told: %w", cause, err)
+	}
 	return &refusedError{cause: cause}
 }
 

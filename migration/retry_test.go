@@ -163,27 +163,50 @@ func TestRecoveriesOfNothing(t *testing.T) {
 	p.verifyGuest()
 }
 
-// TestRecoveredTooLate: a source that had not heard COMPLETE is told again, and its connection is closed.
-func TestRecoveredTooLate(t *testing.T) {
+// recovering is a session at whose destination a source connects to go on with the memory, and the far end of that connection.
+func recovering(t *testing.T) (s *session, v *visitor, there net.Conn) {
+	t.Helper()
 	p := newPair(t)
 	l, err := newListener(closedListener{}, ListenOptions{Journal: p.dst.journal, hooks: p.dst.hooks})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
 	old, gone := net.Pipe()
-	defer gone.Close()
+	here, there := net.Pipe()
+	t.Cleanup(func() {
+		gone.Close()
+		there.Close()
+		l.Close()
+	})
 	hello := hostileHello()
 	hello.Purpose = wire.PurposeRecover
-	done := make(chan struct{})
-	close(done)
-	s := &session{l: l, source: &hello, visitor: newVisitor(old, time.Second), paging: &paging{recoveries: make(chan *visitor), done: done}}
-	here, there := net.Pipe()
-	defer there.Close()
-	v := newVisitor(here, 5*time.Second)
+	s = &session{
+		l: l, source: &hello, visitor: newVisitor(old, time.Second), ended: make(chan struct{}), log: l.opts.Log,
+		paging: &paging{recoveries: make(chan *visitor), done: make(chan struct{})},
+	}
+	v = newVisitor(here, 5*time.Second)
 	v.hello = &hello
-	served := make(chan error, 1)
-	go func() { served <- s.recovered(t.Context(), v) }()
+	return s, v, there
+}
+
+// verifyClosed: nothing more comes.
+func verifyClosed(t *testing.T, there net.Conn) {
+	t.Helper()
+	_ = there.SetReadDeadline(time.Now().Add(time.Second)) // else it would never end
+	if _, err := there.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the connection was left open: %v", err)
+	}
+}
+
+// TestRecoveredTooLate: a source that had not heard COMPLETE is told again, and its connection is closed.
+func TestRecoveredTooLate(t *testing.T) {
+	s, v, there := recovering(t)
+	close(s.paging.done)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		s.recovered(t.Context(), v)
+	}()
 	r := wire.NewReader(there)
 	for _, want := range []wire.Type{wire.TypeHello, wire.TypeAbsent, wire.TypeComplete} {
 		if _, err := r.Next(wire.Of(want)); err != nil {
@@ -193,11 +216,49 @@ func TestRecoveredTooLate(t *testing.T) {
 	if err := wire.NewWriter(there).Signal(wire.TypeDone); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-served; err != nil {
+	<-served
+	verifyClosed(t, there)
+}
+
+// verifyRefused: the far end of a connection is told why it is not taken, and that first of all.
+func verifyRefused(t *testing.T, there net.Conn, why string) {
+	t.Helper()
+	f, err := wire.NewReader(there).Next(wire.Of(wire.TypeRefuse))
+	if err != nil {
 		t.Fatal(err)
 	}
-	_ = there.SetReadDeadline(time.Now().Add(time.Second)) // else it would never end
-	if _, err := there.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		t.Errorf("the connection was left open: %v", err)
+	if reason, err := wire.Decode[wire.Reason](f); err != nil || !strings.Contains(reason.Text, why) {
+		t.Errorf("refused: %v, %v", reason, err)
+	}
+	verifyClosed(t, there)
+}
+
+// TestRecoveredTooSoon: a source that the guest can't go on with yet is told so.
+func TestRecoveredTooSoon(t *testing.T) {
+	s, v, there := recovering(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	go s.recovered(ctx, v)
+	verifyRefused(t, there, "try again")
+}
+
+// TestReverseStreamOfNoGuest: a source whose guest is not here gets no greeting, behind which it could not be told.
+func TestReverseStreamOfNoGuest(t *testing.T) {
+	s, v, there := recovering(t)
+	r := &reverse{s: s}
+	r.leaving, r.leave = context.WithCancel(t.Context())
+	r.leave()
+	s.reverse = r
+	go s.l.joinReverse(s, v)
+	verifyRefused(t, there, "no guest here")
+}
+
+// TestRefusedUnheard: what the source could not be told is not logged as told.
+func TestRefusedUnheard(t *testing.T) {
+	s, _, _ := recovering(t)
+	s.visitor.close()
+	cause := errors.New("too large")
+	if err := s.refuse(cause); !errors.Is(err, cause) || !strings.Contains(err.Error(), "the source was not told") {
+		t.Errorf("%v", err)
 	}
 }

@@ -85,23 +85,24 @@ func (s *session) reversal() *reverse {
 }
 
 // join takes a connection of the source, in place of the one before. For any goroutine.
-func (r *reverse) join(v *visitor) error {
+func (r *reverse) join(v *visitor) {
 	if r.leaving.Err() != nil {
-		if !r.s.over() || r.s.fate != wire.FateOwner {
-			return errors.New("the guest is not here")
+		if r.ended() {
+			<-r.done
+			r.tellEnd(v)
 		}
-		<-r.done
-		r.tellEnd(v)
 		v.close()
-		return nil
+		return
 	}
 	r.closeConn(v)
 	select {
 	case r.arrived <- struct{}{}:
 	default: // it is told already
 	}
-	return nil
 }
+
+// ended reports whether there was a guest here, which has ended or left. Precondition: leaving is over.
+func (r *reverse) ended() bool { return r.s.over() && r.s.fate == wire.FateOwner }
 
 // closeConn ends the connection in use and puts another, or none, in its place.
 func (r *reverse) closeConn(next *visitor) {
