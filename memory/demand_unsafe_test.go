@@ -62,3 +62,14 @@ func lockedThread(fn func()) {
 	runtime.LockOSThread()
 	fn()
 }
+
+// hideFrom puts a mapping of something else in the place of a page of the guest's, so that the page can't be shown.
+func hideFrom(t testing.TB, g *Guest, gpa GPA) {
+	t.Helper()
+	p := g.place(gpa)
+	at := unsafe.Add(g.rams[p.region].guest, p.off)
+	_, err := unix.MmapPtr(-1, 0, at, PageSize, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED)
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"errors"
+	"math/bits"
 	"sync"
 	"testing"
 
@@ -53,6 +54,74 @@ func TestFillRun(t *testing.T) {
 		t.Errorf("filled %b, %d absent, %v", filled, d.Len(), err)
 	}
 	fillRest(t, d)
+}
+
+// TestFillRunHalfWay: what a run has shown before it fails is present, and the guest's; the rest is absent, and can come again.
+func TestFillRunHalfWay(t *testing.T) {
+	failed := errors.New("failed")
+	const first, count, bad = 2, 10, 7 // the run, and the page of it that fails; a region ends at page 8
+	for name, tc := range map[string]struct {
+		fail  func(g *Guest)
+		fn    func(i int) error
+		want  error
+		shown uint64
+	}{
+		"behind the end of a region": {
+			func(*Guest) {},
+			func(i int) error {
+				if i == bad {
+					return failed
+				}
+				return nil
+			},
+			failed, 0b111111,
+		},
+		"a page that cannot be shown": {
+			func(g *Guest) { hideFrom(t, g, (first+bad)*PageSize) },
+			func(int) error { return nil },
+			unix.ENOENT, 0b1111111,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newTestGuest(t, []Region{{0, 8 * PageSize}, {8 * PageSize, 8 * PageSize}})
+			d := demandOf(t, g, allPages(g))
+			tc.fail(g)
+			shown, err := d.FillRun(first*PageSize, count, func(i int, page []byte) error {
+				if err := tc.fn(i); err != nil {
+					return err
+				}
+				return fillContent(GPA(first+i) * PageSize)(page)
+			})
+			if !errors.Is(err, tc.want) || shown != tc.shown {
+				t.Fatalf("shown %b, want %b; %v", shown, tc.shown, err)
+			}
+			vcpu := newVCPU(t, g)
+			for i := range count {
+				page := GPA(first+i) * PageSize
+				here := shown>>i&1 != 0
+				if d.Has(page) == here {
+					t.Errorf("page %d is absent: %v", first+i, !here)
+				}
+				if !here {
+					continue
+				}
+				if got, err := vcpu.load(page); err != 0 || got != content(page) {
+					t.Errorf("page %d holds %#x, %v", first+i, got, err)
+				}
+				if errno := vcpu.store(page, 1); errno != 0 {
+					t.Error(errno)
+				}
+			}
+			// What is sent again finds what the guest has stored meanwhile.
+			again, _ := d.FillRun(first*PageSize, bits.Len64(shown), func(i int, page []byte) error { return fillContent(0)(page) })
+			if again != 0 {
+				t.Errorf("%b came again", again)
+			}
+			if got, err := vcpu.load(first * PageSize); err != 0 || got != 1 {
+				t.Errorf("the guest's store is %#x, %v", got, err)
+			}
+		})
+	}
 }
 
 // TestFillRunBesideWaiters: runs that overlap, from several goroutines, and around the end of the table of locks.

@@ -175,9 +175,7 @@ const closeCheckMS = 5
 // once, and when it has read none, once more when there was one. Who faulted may have gone again by then.
 // It returns an error when the descriptor is closed.
 //
-// It waits in the kernel, on a thread of its own. In the runtime's poller it would at times wait until sysmon looks, up
-// to 10 ms, as long as other goroutines are bound to threads: a thread that polls and finds something for one of those hands its
-// processor on and sleeps, and nobody polls (Go 1.26, startlockedm).
+// It waits in the kernel, on a thread of its own, as who reads a connection in a hurry does: package migration/postcopy says why (prompt.go).
 func (u *userfaults) faults(take func(read func([]uffdMessage) int)) error {
 	for waited, found := false, false; !found; {
 		err := u.conn.Control(func(fd uintptr) {

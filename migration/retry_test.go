@@ -15,6 +15,8 @@ import (
 	logrustest "github.com/sirupsen/logrus/hooks/test"
 
 	"github.com/fineline-vmm/fineline/migration/identity"
+	"github.com/fineline-vmm/fineline/migration/inject"
+	"github.com/fineline-vmm/fineline/migration/postcopy"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
@@ -260,5 +262,33 @@ func TestRefusedUnheard(t *testing.T) {
 	cause := errors.New("too large")
 	if err := s.refuse(cause); !errors.Is(err, cause) || !strings.Contains(err.Error(), "the source was not told") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestLostWhenAllIsHere: a connection that is lost after the last page takes nothing away, though its source is dead.
+func TestLostWhenAllIsHere(t *testing.T) {
+	s, _, _ := recovering(t)
+	plan, err := inject.Parse(string(inject.DestinationPaging) + "=error")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.l.plan = plan
+	dead := make(chan struct{})
+	close(dead)
+	s.watch = fakeWatch(dead)
+	s.fate = wire.FateOwner
+	close(s.ended)
+	mem := newMachine(t, &world{}, destination, testPages).mem
+	here, err := mem.Demand(mem.NewPageSet())
+	if err != nil {
+		t.Skipf("no missing memory on this host: %v", err)
+	}
+	s.paging.demand, s.paging.pager = here, postcopy.NewPager(here, postcopy.PagerOptions{})
+	if err := s.page(); err != nil {
+		t.Fatal(err)
+	}
+	<-s.paging.done
+	if s.paging.complete.Ended {
+		t.Error("the source would be told that the guest has ended")
 	}
 }

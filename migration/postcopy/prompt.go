@@ -18,6 +18,9 @@ const closeCheckMS = 5
 // of the background are: a thread that polls and finds something for one of those hands its processor on and sleeps, and nobody polls
 // (Go 1.26, startlockedm). Seen in the kernel's trace of the slowest requests: the answer in the socket, an idle
 // processor, and no thread that was woken.
+//
+// Package memory waits so for faults, and shares nothing with this but the call of poll(2): there it and the read are one use of the descriptor,
+// which nobody gives a deadline; here a connection's deadlines hold, and its own Read follows.
 type promptReader struct {
 	conn net.Conn
 	raw  syscall.RawConn
