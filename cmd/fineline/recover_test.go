@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"strings"
 	"testing"
 
@@ -9,7 +10,10 @@ import (
 
 	"github.com/fineline-vmm/fineline/cmd/internal/relay"
 	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/migration/inject"
+	"github.com/fineline-vmm/fineline/migration/journal"
 	"github.com/fineline-vmm/fineline/vmm/api"
+	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
 
 // slowPostcopy is a guest that has left ahead of its memory, over a slow link that a test can cut.
@@ -118,4 +122,57 @@ func TestEndOfServing(t *testing.T) {
 		t.Errorf("the destination ended with %d:\n%s", code, p.dst.Stderr())
 	}
 	p.dst.checkLeftovers()
+}
+
+// TestRecoverAfterDoubt: a guest has left ahead of its memory, unheard. When somebody says so, the source can be told another way to it.
+func TestRecoverAfterDoubt(t *testing.T) {
+	hostTierOnly(t)
+	vmmtest.NeedKVM(t)
+	h := newHouse(t)
+	src := h.startDirty("src", "", "pages=512 lines=4 rate=200 verify=1 progress=0", "--memory", "64M")
+	dst, direct := h.startIncoming("dst", string(inject.DestinationOwner)+"=cut")
+	link, err := relay.Start(h.path("link"), h.path("dst.mig"), relay.Link{BitsPerS: 200e3}) // the hand-over takes a second
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { link.Close() })
+	before := src.check()
+	h.watchForTwo(src, dst)
+	connected := h.watchJournal(h.path("src.journal"), journal.Precopy)
+	told := make(chan *migration.Result, 1)
+	go func() {
+		r := request("unix:" + h.path("link"))
+		r.MemoryMode = "Postcopy"
+		result, _ := src.Migrate(h.ctx, r, ignoreProgress)
+		told <- result
+	}()
+	if err := <-connected; err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(h.path("link")); err != nil { // nobody can be asked
+		t.Fatal(err)
+	}
+	src.awaitPhase(api.InDoubt)
+	if result := <-told; result == nil || result.Status != migration.StatusInDoubt {
+		t.Errorf("migrate: %+v", result)
+	}
+	if err := src.API.ResolveMigration(h.ctx, api.DecisionDiscard); err != nil {
+		t.Fatal(err)
+	}
+	src.awaitPhase(api.Serving)
+	if err := src.API.ResolveMigration(h.ctx, api.DecisionDiscard); err == nil {
+		t.Error("a doubt was settled twice")
+	}
+	out, errs, code := run(t, "migrate", "--recover", "--api", src.APIPath, "--to", direct, "--json")
+	if code != 0 || !bytes.Contains(out, []byte(`"status":"completed"`)) {
+		t.Fatalf("recover: %d, %s%s\n%s", code, out, errs, src.Stderr())
+	}
+	if code := src.awaitExit(); code != 0 {
+		t.Errorf("the source ended with %d", code)
+	}
+	if after := dst.checkRuns(); after < before {
+		t.Errorf("the guest went from %d steps back to %d", before, after)
+	}
+	dst.stop()
+	checkJournals(t, src, dst)
 }

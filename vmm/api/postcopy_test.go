@@ -38,6 +38,28 @@ func TestGuestThatLeft(t *testing.T) {
 	wantPhase(t, s, Ended)
 }
 
+// TestLeftAfterDoubt: who follows the memory of a guest that had left, as came out later, reads of that and not of the doubt.
+func TestLeftAfterDoubt(t *testing.T) {
+	_, s := started(t)
+	if err := errors.Join(s.StartMigration(t.Context(), request), s.MigrationEnded(GuestInDoubt, "who knows")); err != nil {
+		t.Fatal(err)
+	}
+	s.GuestLeft()
+	wantPhase(t, s, Serving)
+	s.MigrationProgress("under way")
+	stream := s.watch()
+	line, seq, final, err := stream.next(t.Context(), nil, 0)
+	if err != nil || final || string(line) != `{"final":false,"data":"under way"}` {
+		t.Errorf("%s, %v, %v", line, final, err)
+	}
+	if err := s.MigrationEnded(GuestMoved, "done"); err != nil {
+		t.Fatal(err)
+	}
+	if line, _, final, err := stream.next(t.Context(), nil, seq); err != nil || !final || string(line) != `{"final":true,"data":"done"}` {
+		t.Errorf("%s, %v, %v", line, final, err)
+	}
+}
+
 // TestArrivingMemory: a guest that is here runs, is paused and resumed; it moves on when all of it is here. Its stream ends then.
 func TestArrivingMemory(t *testing.T) {
 	f, s := newFake(t, true)

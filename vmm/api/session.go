@@ -271,14 +271,18 @@ func (s *Session) StandbyEnded(outcome Event) error {
 	return err
 }
 
-// GuestLeft reports that the guest runs at the destination and its memory follows. The migration goes on, until MigrationEnded.
+// GuestLeft reports that the guest runs at the destination and its memory follows. The migration goes on, until MigrationEnded. If
+// its stream has ended already, with a doubt, another one begins.
 func (s *Session) GuestLeft() {
-	f := s.currentFeed()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if next, err := s.life.Step(GuestLeft); err == nil {
 		s.life = next
 	}
+	if s.feed == nil || s.feed.isFinal() {
+		s.feed = newFeed()
+	}
+	f := s.feed
 	f.leaving.Do(func() { close(f.left) })
 }
 
