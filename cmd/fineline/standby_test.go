@@ -8,7 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/migration/inject"
+	"github.com/fineline-vmm/fineline/migration/journal"
 	"github.com/fineline-vmm/fineline/vmm/api"
 	"github.com/fineline-vmm/fineline/vmm/vmmtest"
 )
@@ -234,4 +238,38 @@ func (m *machine) moveOn() error {
 	next.checkRuns()
 	next.stop()
 	return nil
+}
+
+// TestSignalBeforeStandby: a signal that comes when the guest has moved, and its source does not know yet, gives the checkpoints up
+// once there is something to give up, and not the guest.
+func TestSignalBeforeStandby(t *testing.T) {
+	hostTierOnly(t)
+	vmmtest.NeedKVM(t)
+	h := newHouse(t)
+	src := h.startDirty("src", "", keptLoad, "--memory", "64M")
+	// What it says after this does not arrive: the source asks, after a while.
+	dst, to := h.startIncoming("dst", string(inject.DestinationOwner)+"=stall")
+	before := src.check()
+	h.watchForTwo(src, dst)
+	owned := h.watchJournal(h.path("dst.journal"), journal.Owner)
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		_, _ = src.Migrate(h.ctx, keptRequest(to, "Precopy"), ignoreProgress)
+	}()
+	if err := <-owned; err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(src.PID(), unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := src.awaitExit(); code != 0 || src.lastPhase() != journal.Done {
+		t.Errorf("the source ended with %d, and its journal with %q\n%s", code, src.lastPhase(), src.Stderr())
+	}
+	<-told
+	if after := dst.checkRuns(); after < before {
+		t.Errorf("the guest went from %d steps back to %d", before, after)
+	}
+	dst.stop()
+	checkJournals(t, src, dst)
 }
