@@ -51,6 +51,37 @@ func TestBenchMigrate(t *testing.T) {
 	}
 }
 
+// TestBenchKeptSource is one tiny run.
+func TestBenchKeptSource(t *testing.T) {
+	if slow() {
+		t.Skip("a post-copy and some checkpoints that show nothing of the emulated machine")
+	}
+	h := newHouse(t)
+	cmd := exec.CommandContext(h.ctx, program(t), "bench", "postcopy", "--json", "--peer", "none", "--runs", "1", "--only", "small-64m", "--keep-source")
+	cmd.Env = append(os.Environ(), "TMPDIR="+h.dir)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var report bench.Report
+	if err := json.Unmarshal(out, &report); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	found := map[string]bench.Result{}
+	for _, r := range report.Results {
+		_, what, _ := strings.Cut(r.Name, ": ")
+		found[what] = r
+	}
+	if r := found["guest's steps beside checkpoints"]; r.Ours <= 0 || r.Peer <= 0 {
+		t.Errorf("%+v", r)
+	}
+	for _, what := range []string{"from checkpoint to checkpoint", "pause for a checkpoint", "sent for a checkpoint"} {
+		if found[what].Ours <= 0 {
+			t.Errorf("%s: %+v", what, found[what])
+		}
+	}
+}
+
 func TestBenchFlags(t *testing.T) {
 	for _, args := range [][]string{
 		{"migrate", "--peer", "xen"},

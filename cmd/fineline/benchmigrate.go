@@ -124,6 +124,7 @@ func newBenchPostcopy() *cobra.Command {
 		})
 	fl := c.Flags()
 	fl.StringSliceVar(&f.options.Peers, "peer", f.options.Peers, "qemu-postcopy, qemu-postcopy-preempt, all or none")
+	fl.BoolVar(&f.options.KeepSource, "keep-source", false, "Fineline keeps its source, with a checkpoint every 100 ms or less often: what they cost the guest, too")
 	f.add(fl, bench.PostcopyScenarios())
 	return c
 }

@@ -18,6 +18,7 @@
 //     line a page to every byte, beside each of QEMU's settings. At both ends the guest checks its memory; a
 //     benchmark with a wrong line fails, whoever lost it. Also what both take: processor time and memory.
 //   - postcopy: passes over a working set, moved destination first, beside QEMU's and beside a bare userfaultfd copy.
+//     With a source that is kept, also the guest's speed beside its checkpoints and without them.
 //   - diff: the kernels of package diff on one core, beside bytes.Equal and copy of the same
 //     buffers, in CPU time. Rates count bytes read, for gather and scatter bytes copied, on both
 //     sides alike.

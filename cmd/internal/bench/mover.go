@@ -29,6 +29,7 @@ type Move struct {
 	// BaselineBudgetBytes is the most memory that baselines may take.
 	BaselineBudgetBytes uint64
 	Streams             int // connections for pages
+	KeepSource          bool
 }
 
 // sample is one migration.
@@ -51,6 +52,8 @@ type sample struct {
 	predicted, stored, caught, right, wrong float64
 
 	before, after float64 // guest's steps a second before the migration, and in the first one after the resume
+
+	kept kept
 }
 
 const mib = 1 << 20

@@ -40,6 +40,11 @@ func (m *Move) fineline(ctx context.Context, dir string, s Scenario, x extras) (
 	if err != nil {
 		return record{}, err
 	}
+	if o.KeepSource {
+		if o.sample.kept, err = o.measureKept(ctx); err != nil {
+			return record{}, err
+		}
+	}
 	check, err := destination.Guest.Check(ctx)
 	if err != nil {
 		return record{}, err
@@ -102,6 +107,7 @@ func (o *ourMove) request(to string) api.MigrationRequest {
 		r.MaxBandwidthBytesPerSecond = int64(o.bandwidth(&o.scenario))
 		r.MemoryMode, r.Granularity, r.Connections = o.Mode, o.Granularity, o.Streams
 		r.Baseline, r.BaselineBudgetBytes = o.Baseline, int64(o.BaselineBudgetBytes)
+		r.KeepSource = o.KeepSource
 	}
 	return r
 }

@@ -163,4 +163,7 @@ func (m *migrator) addPostcopyRows(s Scenario, ours []sample, rivals []rival, ba
 		limit := m.report.add(name+": page request "+q.name, "µs", bareName+" "+q.name, pick(ours, q.of), []float64{quantile(bare, q.q)})
 		limit.Spread.PeerMin, limit.Spread.PeerMax = slices.Min(bare), slices.Max(bare)
 	}
+	if m.KeepSource {
+		m.addKeptRows(name, ours)
+	}
 }
