@@ -23,8 +23,9 @@ type Demand struct {
 	missing                atomic.Int64 // pages in absent
 	done                   chan struct{}
 
-	// filling has a lock for every 1024th page: two Fills of one page take turns. All of them are held by
-	// what ends the Demand. Who takes several does it in ascending order. Before gate.
+	// fills is held for reading by Fills and Lends, for writing by what ends the Demand. Before filling.
+	fills sync.RWMutex
+	// filling has a lock for every 256th page: of the Fills and Lends of one page one runs at a time. Before gate.
 	filling [fillLocks]sync.Mutex
 	// gate is held for reading while a page is shown, for writing to hold pages back. Before mu.
 	gate       sync.RWMutex
@@ -37,11 +38,12 @@ type Demand struct {
 	parts      map[int]struct{}   // of them, those in AwaitPart
 	waiters    map[place]*waiting // accessors
 	queue      []GPA              // wanted and not reported
+	brought    []place            // wanted when they were in a run that was being filled, and not shown yet
 	ready      chan struct{}      // capacity 1: the queue is not empty, and Next is to look
-	err        error              // why it has ended; nil: it has not. Written with filling held, too
+	err        error              // why it has ended; nil: it has not. Written with fills held, too
 	ended      chan struct{}
 
-	// telling is held for reading while told is called. Before mu, and never taken inside Fill.
+	// telling is held for reading while told is called, which may Fill. Before all others.
 	telling sync.RWMutex
 	told    func(GPA) // see Tell; nil: Next is asked
 }
@@ -261,12 +263,12 @@ func (b pageBits) snapshot(g *Guest) *PageSet {
 // access to them, and the guest mapping is taken away, so that a vCPU that waits comes out of KVM_RUN with EFAULT and none
 // runs on with wrong memory. A second Close does nothing.
 func (d *Demand) Close() error {
-	d.lockFills()
-	defer d.unlockFills()
-	if d.missing.Load() > 0 {
-		return d.fail(ErrMissing)
-	}
-	return d.finish()
+	return d.close(func() error {
+		if d.missing.Load() > 0 {
+			return d.fail(ErrMissing)
+		}
+		return d.finish()
+	})
 }
 
 // Abandon ends the Demand of a Guest, if there is one, as its Close does when pages are missing. The vCPUs must have been
@@ -276,21 +278,18 @@ func (g *Guest) Abandon() error {
 	if d == nil {
 		return nil
 	}
-	d.lockFills()
-	defer d.unlockFills()
-	return d.fail(ErrClosed)
+	return d.close(func() error { return d.fail(ErrClosed) })
 }
 
-func (d *Demand) lockFills() {
-	for i := range d.filling {
-		d.filling[i].Lock()
+// close has how end the Demand while no Fill is under way.
+func (d *Demand) close(how func() error) error {
+	d.fills.Lock()
+	err := how()
+	d.fills.Unlock()
+	if d.failure() != nil {
+		<-d.served // which may be about to Fill
 	}
-}
-
-func (d *Demand) unlockFills() {
-	for i := range d.filling {
-		d.filling[i].Unlock()
-	}
+	return err
 }
 
 // finish ends a Demand that is complete.
@@ -306,9 +305,7 @@ func (d *Demand) finish() error {
 	}
 	d.end(errDemandOver)
 	d.g.demand.CompareAndSwap(d, nil)
-	err := d.faults.file.Close() // which unregisters, and wakes all
-	<-d.served
-	return err
+	return d.faults.file.Close() // which unregisters, and wakes all
 }
 
 func (d *Demand) partsWait() bool {
@@ -329,9 +326,7 @@ func (d *Demand) fail(why error) error {
 		errs = append(errs, d.g.rams[i].forbid())
 	}
 	d.end(why)
-	errs = append(errs, d.faults.file.Close())
-	<-d.served
-	return errors.Join(errs...)
+	return errors.Join(append(errs, d.faults.file.Close())...)
 }
 
 // end has nobody wait in Go any more.

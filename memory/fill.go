@@ -1,17 +1,22 @@
 package memory
 
-import "math/bits"
+import (
+	"errors"
+	"math/bits"
+	"sync"
+)
 
 const (
-	// MaxFillRun is how many pages one FillRun takes: enough to share a system call, and few for who waits for one of them.
+	// MaxFillRun is how many pages one FillRun takes, which share a system call.
 	MaxFillRun = 16
-	// fillLocks is far more than what runs hold, so that a page that is waited for seldom meets another's run.
-	fillLocks = 1024
+	// fillLocks is far more than who fills, so that two pages seldom meet at one lock.
+	fillLocks = 256
 )
 
 // FillRun is Fill of 1 to MaxFillRun pages in a row, which are made present together, by one
-// system call where it can be. fn is called for each page that is absent, in order. Bit i of filled says that page i was
-// absent and is present now. After an error the pages that are not in filled are absent still.
+// system call where it can be, except those that somebody waits for. fn is called for each page that is absent, in order, and
+// nothing comes after its error. Bit i of filled says that page i was absent and is present now. After an error the others that
+// were absent are so still.
 func (d *Demand) FillRun(gpa GPA, count int, fn func(i int, page []byte) error) (filled uint64, err error) {
 	if count < 1 || count > MaxFillRun {
 		panic("memory: a run of no page, or of too many")
@@ -28,24 +33,25 @@ func (d *Demand) FillRun(gpa GPA, count int, fn func(i int, page []byte) error) 
 		more, err := d.FillRun(gpa+GPA(rest)*PageSize, count-rest, func(i int, page []byte) error { return fn(rest+i, page) })
 		return filled | more<<rest, err
 	}
-	d.lockRun(first, count)
-	defer d.unlockRun(first, count)
-	if d.err != nil { // it is set with all of filling held
+	d.fills.RLock()
+	defer d.fills.RUnlock()
+	if d.err != nil { // it is set with fills held
 		return 0, d.absentOnly(first, count)
 	}
-	for i := range count {
-		p := d.g.placeAt(first.region, first.off+uint64(i)*PageSize)
-		if !d.absent.has(p) {
-			continue
+	for i := 0; i < count && err == nil; i++ {
+		var fresh bool
+		if fresh, err = d.bring(d.g.placeAt(first.region, first.off+uint64(i)*PageSize), i, fn); fresh {
+			filled |= 1 << i
 		}
-		if err := fn(i, d.g.rams[p.region].bytes(p.off, PageSize)); err != nil {
-			return 0, err
-		}
-		filled |= 1 << i
 	}
-	shown, err := d.deliver(first, filled)
-	d.arrive(first, shown) // also if others could not be shown: the guest may have stored to these
-	return shown, err
+	shown, showErr := d.deliver(first, filled)
+	if showErr != nil {
+		filled, err = shown|d.takeBack(first, filled&^shown), errors.Join(err, showErr)
+	}
+	if d.missing.Add(-int64(bits.OnesCount64(filled))) == 0 && filled != 0 {
+		close(d.done)
+	}
+	return filled, err
 }
 
 // absentOnly returns why the Demand has ended if a page of the run is absent still.
@@ -58,50 +64,80 @@ func (d *Demand) absentOnly(first place, count int) error {
 	return nil
 }
 
-// arrive notes that pages are absent no more.
-func (d *Demand) arrive(first place, filled uint64) {
-	if filled == 0 {
+func (d *Demand) lockOf(p place) *sync.Mutex { return &d.filling[p.off/PageSize%fillLocks] }
+
+// bring gives an absent page its content. If somebody waits for it, it is shown before the rest of its run: who begins to wait sets
+// wanted and then looks at absent (hasten), here it is the other way around.
+func (d *Demand) bring(p place, i int, fn func(i int, page []byte) error) (fresh bool, err error) {
+	lock := d.lockOf(p)
+	lock.Lock()
+	if fresh = d.absent.has(p); fresh {
+		err = fn(i, d.g.rams[p.region].bytes(p.off, PageSize))
+	}
+	if fresh = fresh && err == nil; fresh {
+		d.absent.clear(p)
+	}
+	lock.Unlock()
+	if fresh && d.wanted.has(p) {
+		d.hasten(p)
+	}
+	return fresh, err
+}
+
+// hasten shows a page that somebody waits for, if it is in a run that is being filled. If it cannot at once, who fills that run does it.
+func (d *Demand) hasten(p place) {
+	lock := d.lockOf(p)
+	if !lock.TryLock() {
 		return
 	}
-	for i := range bits.Len64(filled) {
-		if filled>>i&1 != 0 {
-			d.absent.clear(d.g.placeAt(first.region, first.off+uint64(i)*PageSize))
+	defer lock.Unlock()
+	if !d.gate.TryRLock() { // it is held while the Demand ends, or pages begin to be held back
+		return
+	}
+	defer d.gate.RUnlock()
+	if d.held || d.absent.has(p) || !d.hidden.has(p) || d.show(p) != nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.letGo(p)
+}
+
+// takeBack makes pages that could not be shown absent again, and returns the others: the guest may have stored to those.
+func (d *Demand) takeBack(first place, unshown uint64) (shown uint64) {
+	for rest := unshown; rest != 0; rest &= rest - 1 {
+		i := bits.TrailingZeros64(rest)
+		p := d.g.placeAt(first.region, first.off+uint64(i)*PageSize)
+		lock := d.lockOf(p)
+		lock.Lock() // so that nobody hastens it meanwhile
+		if d.hidden.has(p) {
+			d.absent.set(p)
+		} else {
+			shown |= 1 << i
 		}
+		lock.Unlock()
 	}
-	if d.missing.Add(-int64(bits.OnesCount64(filled))) == 0 {
-		close(d.done)
-	}
+	return shown
 }
 
-// lockRun takes the locks of a run. Those behind the end of the table come first: they are lower.
-func (d *Demand) lockRun(first place, count int) {
-	at := int(first.off / PageSize % fillLocks)
-	for i := range max(0, at+count-fillLocks) {
-		d.filling[i].Lock()
-	}
-	for i := at; i < min(at+count, fillLocks); i++ {
-		d.filling[i].Lock()
-	}
-}
-
-func (d *Demand) unlockRun(first place, count int) {
-	at := int(first.off / PageSize % fillLocks)
-	for i := range count {
-		d.filling[(at+i)%fillLocks].Unlock()
-	}
-}
-
-// deliver shows pages that have their content to the guest, unless they are held back, and returns which it has.
+// deliver shows pages that have their content to the guest, unless they are held back, and returns for which that is done.
 func (d *Demand) deliver(first place, filled uint64) (shown uint64, err error) {
 	d.gate.RLock()
 	defer d.gate.RUnlock()
-	for filled != 0 && err == nil {
-		i := bits.TrailingZeros64(filled)
-		n := bits.TrailingZeros64(^(filled >> i))
+	rest := filled
+	for i := range bits.Len64(filled) { // what was hastened
+		if !d.hidden.has(d.g.placeAt(first.region, first.off+uint64(i)*PageSize)) {
+			rest &^= 1 << i
+		}
+	}
+	shown = filled &^ rest
+	for rest != 0 && err == nil {
+		i := bits.TrailingZeros64(rest)
+		n := bits.TrailingZeros64(^(rest >> i))
 		var done int
 		done, err = d.deliverRun(d.g.placeAt(first.region, first.off+uint64(i)*PageSize), n)
 		shown |= (1<<done - 1) << i
-		filled &^= (1<<n - 1) << i
+		rest &^= (1<<n - 1) << i
 	}
 	return shown, err
 }

@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/bits"
 	"sync"
 	"testing"
@@ -50,7 +51,7 @@ func TestFillRun(t *testing.T) {
 		}
 		return nil
 	})
-	if !errors.Is(err, bad) || filled != 0 || d.Len() != 6 {
+	if !errors.Is(err, bad) || filled != 0b11 || d.Len() != 4 || !d.Has(14*PageSize) {
 		t.Errorf("filled %b, %d absent, %v", filled, d.Len(), err)
 	}
 	fillRest(t, d)
@@ -74,7 +75,7 @@ func TestFillRunHalfWay(t *testing.T) {
 				}
 				return nil
 			},
-			failed, 0b111111,
+			failed, 0b1111111,
 		},
 		"a page that cannot be shown": {
 			func(g *Guest) { hideFrom(t, g, (first+bad)*PageSize) },
@@ -122,6 +123,49 @@ func TestFillRunHalfWay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRunHastens: who waits for a page that a run has brought does not wait for the rest of the run, whether it began before
+// the page came or after, in the kernel or in Go.
+func TestRunHastens(t *testing.T) {
+	g := newTestGuest(t, []Region{{0, 16 * PageSize}})
+	d := demandOf(t, g, allPages(g))
+	vcpus := []*vcpu{newVCPU(t, g), newVCPU(t, g)}
+	early := make(chan error)
+	go func() { early <- seen(vcpus[0], 2*PageSize) }()
+	if _, err := d.Next(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	filled, err := d.FillRun(0, 8, func(i int, page []byte) error {
+		if i == 7 {
+			return errors.Join(<-early, seen(vcpus[1], 4*PageSize), seenInGo(g, 5*PageSize))
+		}
+		return fillContent(GPA(i) * PageSize)(page)
+	})
+	if filled != 0xff || err != nil || d.Len() != 8 {
+		t.Errorf("filled %b, %d absent, %v", filled, d.Len(), err)
+	}
+	for page := range GPA(7) {
+		if err := seen(vcpus[1], page*PageSize); err != nil {
+			t.Error(err)
+		}
+	}
+	fillRest(t, d)
+}
+
+// seen has a vCPU load a page's content.
+func seen(c *vcpu, gpa GPA) error {
+	if got, err := c.load(gpa); err != 0 || got != content(gpa) {
+		return fmt.Errorf("the page at %#x holds %#x for a vCPU, %v", uint64(gpa), got, err)
+	}
+	return nil
+}
+
+func seenInGo(g *Guest, gpa GPA) error {
+	if got, err := g.LoadUint64(gpa); err != nil || got != content(gpa) {
+		return fmt.Errorf("the page at %#x holds %#x, %w", uint64(gpa), got, err)
+	}
+	return nil
 }
 
 // TestFillRunBesideWaiters: runs that overlap, from several goroutines, and around the end of the table of locks.

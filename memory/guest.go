@@ -135,8 +135,8 @@ func (g *Guest) Reset() (err error) {
 		return ErrClosed
 	}
 	if d := g.demand.Load(); d != nil {
-		d.lockFills()
-		defer d.unlockFills()
+		d.fills.Lock()
+		defer d.fills.Unlock()
 		defer func() { err = errors.Join(err, d.reset()) }()
 	}
 	for i := range g.rams {

@@ -14,12 +14,15 @@ func (d *Demand) Lend(gpa GPA, store bool, fn func(page []byte)) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	d.lockRun(p, 1)
-	defer d.unlockRun(p, 1)
+	d.fills.RLock()
+	defer d.fills.RUnlock()
+	lock := d.lockOf(p)
+	lock.Lock()
+	defer lock.Unlock()
 	if !d.absent.has(p) {
 		return false, nil
 	}
-	if d.err != nil { // it is set with all of filling held
+	if d.err != nil { // it is set with fills held
 		return false, d.err
 	}
 	fn(d.g.rams[p.region].bytes(p.off, PageSize))

@@ -70,8 +70,8 @@ func (d *Demand) tell() {
 
 // Tell has fn called for each absent page that somebody waits for, each once, in place of Next, which then only learns of
 // the end. Pages that are waited for already come first. fn is called in the goroutine that has learned of the wait, which
-// saves a hand-over between goroutines; so it is quick, does not wait for pages, does not call Tell, and may be called by several
-// at a time. With nil Next reports again; no call of the last fn is under way when Tell returns.
+// saves a hand-over between goroutines; so it is quick, may Fill, does not wait for pages, does not call Tell, and may be called by
+// several at a time. With nil Next reports again; no call of the last fn is under way when Tell returns.
 func (d *Demand) Tell(fn func(GPA)) {
 	d.telling.Lock()
 	d.told = fn
@@ -79,8 +79,15 @@ func (d *Demand) Tell(fn func(GPA)) {
 	d.report()
 }
 
-// report passes on what is queued, in this goroutine if there is a function to call.
+// report shows what is there, and passes on what is queued, in this goroutine if there is a function to call.
 func (d *Demand) report() {
+	d.mu.Lock()
+	brought := d.brought
+	d.brought = nil
+	d.mu.Unlock()
+	for _, p := range brought {
+		d.hasten(p)
+	}
 	d.telling.RLock()
 	defer d.telling.RUnlock()
 	if d.told == nil {
@@ -164,8 +171,12 @@ func (d *Demand) note(p place, thread int) bool {
 	if thread != 0 {
 		d.threads[thread] = p
 	}
-	if fresh && d.absent.has(p) {
+	switch {
+	case !fresh:
+	case d.absent.has(p):
 		d.queue = append(d.queue, p.gpa)
+	default:
+		d.brought = append(d.brought, p)
 	}
 	return true
 }
