@@ -135,9 +135,10 @@
 // over a Unix socket), and forbids TLS.
 //
 // Next is for who asks. Tell is for who is in a hurry: the goroutine that has read a fault calls it, so that between the two no other
-// goroutine is woken. Mapping is a system call a page, so FillRun maps
-// up to 16 in a row by one. It holds the locks of its pages meanwhile, in ascending order, out of 1024: a page that is waited for meets
-// the run of another only if it is in it.
+// goroutine is woken. Mapping is a system call a page, so FillRun maps up to 16 in a row by one. A page of a run is absent no more as
+// soon as its content is there, and hidden until the run is mapped, unless somebody waits for it: then it is shown alone, by who begins to
+// wait or by who fills, whichever sees the other (as with hidden and wanted above, here it is absent and wanted). A run
+// that made all its pages present at its end cost a guest that follows it closely a miss in each, up to the time of a run.
 //
 // Rejected: huge pages of the pool (they can only be mapped whole, 2 MiB each fault), UFFD_USER_MODE_ONLY (KVM faults in the
 // kernel), registering all of RAM (first uses of untouched memory would all be reported), a timeout to tell who waits.

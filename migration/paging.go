@@ -238,7 +238,8 @@ func faultsOf(st postcopy.PagerStats) wire.Faults {
 		LineP50US: us(lines.Latency.P50), LineP99US: us(lines.Latency.P99), LineMaxUS: us(lines.Latency.Max),
 		RestP50US: us(lines.RestLatency.P50), RestP99US: us(lines.RestLatency.P99), RestMaxUS: us(lines.RestLatency.Max),
 		Buckets: buckets,
-		Count:   st.Faults, P50US: us(st.Latency.P50), P99US: us(st.Latency.P99), MaxUS: us(st.Latency.Max),
+		Count:   st.Faults, Stocked: st.FaultsStocked, AskedP50US: us(st.AskedLatency.P50), AskedP99US: us(st.AskedLatency.P99),
+		P50US: us(st.Latency.P50), P99US: us(st.Latency.P99), MaxUS: us(st.Latency.Max),
 		PrefetchHits: st.FaultsCaught, Prefetched: st.PredictedAsked, Background: st.PagesBackground, Late: st.PagesLate,
 		PredictedStored: st.PagesPredicted, PredictedRight: st.PredictedRight, PredictedWrong: st.PredictedWrong,
 	}

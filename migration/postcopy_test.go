@@ -105,9 +105,11 @@ func TestPostcopy(t *testing.T) {
 // TestFaultsOf: what the prediction was worth reaches the result, each figure under its own name.
 func TestFaultsOf(t *testing.T) {
 	got := faultsOf(postcopy.PagerStats{
+		AskedLatency: postcopy.Latency{P50: 9 * time.Microsecond, P99: 10 * time.Microsecond}, FaultsStocked: 11,
 		Faults: 1, FaultsCaught: 2, PredictedAsked: 3, PagesPredicted: 4, PredictedRight: 5, PredictedWrong: 6, PagesBackground: 7, PagesLate: 8,
 	})
 	want := Faults{
+		AskedP50US: 9, AskedP99US: 10, Stocked: 11,
 		Count: 1, PrefetchHits: 2, Prefetched: 3, PredictedStored: 4, PredictedRight: 5, PredictedWrong: 6, Background: 7, Late: 8,
 	}
 	if !reflect.DeepEqual(got, want) {

@@ -16,15 +16,16 @@ const (
 	onBackground             // pages that are absent, each once
 )
 
-// arrivals stores what one connection brings. Every record is checked at its use (design law 5): a page that
-// this connection may not bring ends the run. So the pages on it are no more than were asked for, or were
-// absent.
+// arrivals stores what one connection brings, on the background what is in its stock. Every record is checked at its use
+// (design law 5): a page that this connection may not bring ends the run. So the pages on it are no more than were asked for, or
+// were absent.
 type arrivals struct {
 	*run
-	conn Conn
-	role role
+	conn  Conn
+	role  role
+	stock *stock // on the background
 
-	pages    uint64        // brought
+	pages    uint64        // that were read
 	patience time.Duration // for which the present frame may still yield
 
 	// What is stored next: pages in a row, count of them. On the fault connection it is one, since somebody waits for it.
@@ -36,25 +37,16 @@ type arrivals struct {
 	scratch [memory.PageSize]byte          // copy of a page made of lines, for the predictor
 }
 
-// arrival is what came of one page.
-type arrival struct {
-	whole []byte        // its content
-	lines wire.LineBody // if that is nil: lines of it
-}
-
 func newArrivals(r *run, conn Conn, role role) *arrivals {
 	a := &arrivals{run: r, conn: conn, role: role, most: 1}
 	if role == onBackground {
 		a.most = memory.MaxFillRun
+		a.stock = newStock(r.ctx)
 	}
 	a.put = func(i int, page []byte) error {
 		it := &a.next[i]
-		if it.whole != nil {
-			copy(page, it.whole)
-			return nil
-		}
-		err := it.lines.Apply(page)
-		if a.role == onFault {
+		err := it.put(page)
+		if a.role == onFault && it.whole == nil {
 			it.whole = a.scratch[:copy(a.scratch[:], page)]
 		}
 		return err
@@ -62,34 +54,84 @@ func newArrivals(r *run, conn Conn, role role) *arrivals {
 	return a
 }
 
-func (a *arrivals) read() error {
+// readFault stores what was asked for as it comes.
+func (a *arrivals) readFault() error {
 	takes := wire.Of(wire.TypePages, wire.TypePagesZstd)
-	switch {
-	case a.role == onBackground:
-		takes = wire.Of(wire.TypePages, wire.TypePagesZstd, wire.TypeRoundEnd)
-	case a.lines != nil:
+	if a.lines != nil {
 		takes = wire.Of(wire.TypePages, wire.TypePagesZstd, wire.TypeLine)
 	}
-	if a.role != onBackground {
-		a.conn.Reader.ReadAhead(promptly(a.conn.Conn), faultReadBytes)
-	}
+	a.conn.Reader.ReadAhead(promptly(a.conn.Conn), faultReadBytes)
 	for {
 		f, err := a.conn.Reader.Next(takes)
 		if err != nil {
 			return connectionError(err)
 		}
-		if f.Type == wire.TypeRoundEnd {
-			return a.roundEnd(f)
-		}
+		a.alive()
 		if f.Type == wire.TypeLine {
 			err = a.line(f)
 		} else {
 			a.stats.bytes.Add(uint64(wire.HeaderBytes + f.WireBytes))
-			err = a.frame(f.Payload)
+			err = a.store(f.Payload)
+		}
+		if err == nil {
+			err = a.complete()
 		}
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// readBackground puts what comes into the stock.
+func (a *arrivals) readBackground() error {
+	takes := wire.Of(wire.TypePages, wire.TypePagesZstd, wire.TypeRoundEnd)
+	for {
+		f, err := a.conn.Reader.Next(takes)
+		if err != nil {
+			return connectionError(err)
+		}
+		a.alive()
+		if f.Type == wire.TypeRoundEnd {
+			return a.roundEnd(f)
+		}
+		a.stats.bytes.Add(uint64(wire.HeaderBytes + f.WireBytes))
+		if err := a.stockUp(f.Payload); err != nil {
+			return err
+		}
+	}
+}
+
+func (a *arrivals) stockUp(payload []byte) error {
+	first, last := ^uint64(0), uint64(0)
+	err := eachPage(payload, func(page uint64, _ arrival) error {
+		first, last = min(first, page), max(last, page)
+		a.pages++
+		if !a.owed.take(page) {
+			return protocolErrorf("the background brings page %#x, which is not absent or came before", page)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return a.stock.add(payload, first, last)
+}
+
+// storeStock stores what is in the stock until there will be no more.
+func (a *arrivals) storeStock() error {
+	for {
+		c, err := a.stock.take(a.near.Load())
+		if err != nil {
+			return nil //nolint:nilerr // the run has ended, and says why
+		}
+		if c == nil {
+			return a.streamEnd()
+		}
+		a.patience = framePatience
+		if err := a.store(c.payload); err != nil {
+			return err
+		}
+		a.stock.done(c)
 		if err := a.complete(); err != nil {
 			return err
 		}
@@ -99,46 +141,21 @@ func (a *arrivals) read() error {
 // alive notes that something came.
 func (a *arrivals) alive() { a.arrived.Store(int64(time.Since(a.begin))) }
 
-// frame stores the records of one PAGES frame.
-func (a *arrivals) frame(payload []byte) error {
-	a.alive()
-	a.patience = framePatience
-	if len(payload) == 0 {
-		return protocolErrorf("a frame without pages")
-	}
-	if err := wire.EachRecord(payload, a.record); err != nil {
+// store stores the pages of a frame.
+func (a *arrivals) store(payload []byte) error {
+	if err := eachPage(payload, a.page); err != nil {
 		return err
 	}
-	return a.store()
+	return a.flush()
 }
 
-func (a *arrivals) record(rec wire.Record) error {
-	switch rec.Kind {
-	case wire.KindLines:
-		return rec.EachEntry(func(page uint64, lines wire.LineBody) error { return a.page(page, arrival{lines: lines}) })
-	case wire.KindZero:
-		for i := range uint64(rec.Count) {
-			if err := a.page(rec.First+i, arrival{whole: zeroPage[:]}); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	for i := range uint64(rec.Count) {
-		if err := a.page(rec.First+i, arrival{whole: rec.Data[i*memory.PageSize:][:memory.PageSize]}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// page takes one page, if this connection may bring it, and stores what came before if it is no neighbour of that.
+// page takes one page, and stores what came before if it is no neighbour of that.
 func (a *arrivals) page(page uint64, it arrival) error {
-	if err := a.admit(page); err != nil {
-		return err
+	if a.role == onFault && !a.asked.has(page) {
+		return protocolErrorf("the fault connection brings page %#x, which nobody asked for", page)
 	}
 	if a.count == a.most || a.count > 0 && page != a.first+uint64(a.count) {
-		if err := a.store(); err != nil {
+		if err := a.flush(); err != nil {
 			return err
 		}
 	}
@@ -150,8 +167,8 @@ func (a *arrivals) page(page uint64, it arrival) error {
 	return nil
 }
 
-// store stores what was taken, as far as it is absent still.
-func (a *arrivals) store() error {
+// flush stores what was taken, as far as it is absent still.
+func (a *arrivals) flush() error {
 	count := a.count
 	if count == 0 {
 		return nil
@@ -187,18 +204,6 @@ func (a *arrivals) yield() {
 	}
 }
 
-// admit checks that this connection may bring the page.
-func (a *arrivals) admit(page uint64) error {
-	switch {
-	case a.role == onFault && !a.asked.has(page):
-		return protocolErrorf("the fault connection brings page %#x, which nobody asked for", page)
-	case a.role == onBackground && !a.owed.take(page):
-		return protocolErrorf("the background brings page %#x, which is not absent or came before", page)
-	}
-	a.pages++
-	return nil
-}
-
 // stored counts a page and shows it to the predictor, after whoever waits for it has been woken.
 func (a *arrivals) stored(page uint64, filled bool, content []byte) {
 	if a.role == onFault {
@@ -208,10 +213,7 @@ func (a *arrivals) stored(page uint64, filled bool, content []byte) {
 		a.stats.late.Add(1)
 		return
 	}
-	missed := a.misses.settle(page)
-	if a.lines != nil && a.lineMisses.settlePage(page) {
-		a.stats.rest.Add(1)
-	}
+	missed := a.settle(page)
 	switch {
 	case a.role == onBackground:
 		a.stats.background.Add(1)
@@ -226,8 +228,7 @@ func (a *arrivals) stored(page uint64, filled bool, content []byte) {
 	}
 }
 
-// roundEnd ends a background stream. When all have ended, everything that is still absent has been asked for,
-// and is on its way on the fault connection.
+// roundEnd ends the reading of a background stream.
 func (a *arrivals) roundEnd(f wire.Frame) error {
 	end, err := wire.Decode[wire.RoundEnd](f)
 	if err != nil {
@@ -236,13 +237,16 @@ func (a *arrivals) roundEnd(f wire.Frame) error {
 	if end.Round != 1 || end.Pages != a.pages || end.ZeroPages != 0 || end.Paused {
 		return protocolErrorf("%s says %+v, and %d pages came", wire.TypeRoundEnd, *end, a.pages)
 	}
+	a.stock.close()
+	return nil
+}
+
+// streamEnd notes that all of a background stream is in place. When that is so of all of them, everything that is still absent has
+// been asked for, and is on its way on the fault connection.
+func (a *arrivals) streamEnd() error {
 	if int(a.ended.Add(1)) < len(a.background) {
 		return nil
 	}
-	return a.checkRest()
-}
-
-func (a *arrivals) checkRest() error {
 	var err error
 	a.mem.Absent().Range(func(gpa memory.GPA) bool {
 		if page := pageNumber(gpa); !a.asked.has(page) && a.mem.Has(gpa) {

@@ -51,13 +51,27 @@
 // The background is what stands in the way, on few processors above all (priority.go has the figures):
 //
 //   - its frames are small, and its pages are claimed one by one;
-//   - at the source it stops while a request is answered; at the destination it stops, for a bounded time a
-//     frame, while somebody waits, and what is not read is not written;
+//   - at the source it stops while a request is answered, and at the destination, for a bounded time a frame, the
+//     storing stops while somebody waits;
 //   - its goroutines have threads of their own with a lower priority;
 //   - while they run, Go may use as many more threads.
 //
 // It goes on just behind the last missed page and around the end, so that it runs ahead of a guest that goes
 // through its memory, on all connections together: they take pages from one cursor.
+//
+// # What has come
+//
+// Storing a page costs several times what sending one of few lines does, so what the background has sent lies in the
+// destination's sockets and buffers, and there the next miss finds it. Therefore each background connection is read as fast as it brings, into a
+// stock of at most stockBytes; another goroutine takes from that, the frame near the last miss first. A miss looks into the
+// stocks before anything is asked for, and who looks stores the page: its thread has its priority, the background's may wait for a
+// processor. A run of pages that is just being stored keeps nobody waiting either (memory: hasten).
+//
+// Measured with 65536 pages of which a line differs, 2 processors, medians of 5, without and with: a request took 123 to 189 µs at the
+// median and 0.8 to 1.3 ms at the 99th percentile, and takes 13 to 23 µs and 0.1 to 0.5 ms, beside 10 and 60 to 100 µs of a bare
+// userfaultfd copy; of the working set 1.5 to 2.2 % were asked for over the connection, and 0.01 to 0.25 % are. Traced before: of a guest
+// that goes through its memory in order nine of ten misses lay in the run of 16 that was being stored, of one that goes by strides
+// three of four in the sockets.
 //
 // # Prediction
 //
@@ -81,7 +95,7 @@
 //
 // # A lost connection
 //
-// The Pager ends with an error and keeps what it has, and what was waited for; so does the Server. The caller
+// The Pager ends with an error and keeps what is in place, and what was waited for; so does the Server. The caller
 // brings the set of pages that are still absent to the source (Pager.Absent, Server.Reset), and both begin
 // again on new connections. What of this set was claimed before goes whole, since the encoder is done with it
 // and nobody knows whether it arrived. The Pager asks first for what is waited for.
@@ -99,14 +113,12 @@
 // left, with no gain beyond the noise at the median: one read for a frame of the fault connection (ReadAhead), and a fault that is
 // asked for by the goroutine that reads it (Memory.Tell).
 //
-// Of a guest that passes over its pages in order nearly all misses were of pages under way: it runs just behind the cursor. A frame
-// has no more than framePages therefore, where 64 KiB would be hundreds of pages of one line; and pages in a row are made
-// present together (Memory.FillRun). Before and after, in turns, all pages were there after 2.5 and 1.6 s, and 1.4 and 0.9 s: two pairs
-// under a load that changed, so a hint and no proof.
+// A frame has no more than framePages: where a page is a line, 64 KiB would be hundreds of them. With 32 in place of 128 nothing
+// was won. Pages in a row are made present together (Memory.FillRun).
 //
 // # Rejected
 //
-// A queue between fault and request, or between frame and fill: each hand-over between goroutines costs some
+// A queue between fault and request, or between answer and fill: each hand-over between goroutines costs some
 // 10 µs and, when all threads are busy, a time slice. Measured: storing predicted pages in a goroutine of their
 // own, so that a missed page behind them need not wait for that, gained nothing and made the tail longer.
 // Threads of their own for the goroutines in a hurry, with or without a higher priority: twice as slow, since

@@ -15,9 +15,15 @@ type misses struct {
 	waiting atomic.Int32 // len(since); read at each arrival
 
 	mu      sync.Mutex
-	since   map[uint64]time.Time
+	since   map[uint64]miss
 	idle    chan struct{}           // closed when nobody waits any more; nil when nobody does
 	latency *hdrhistogram.Histogram // in ns
+	asked   *hdrhistogram.Histogram // of those that were asked for
+}
+
+type miss struct {
+	at    time.Time
+	asked bool // for, over the connection
 }
 
 // The histogram's range; what takes longer counts as that.
@@ -27,7 +33,11 @@ const (
 )
 
 func newMisses() *misses {
-	return &misses{since: map[uint64]time.Time{}, latency: hdrhistogram.New(1, int64(maxLatency), latencyFigures)}
+	return &misses{
+		since:   map[uint64]miss{},
+		latency: hdrhistogram.New(1, int64(maxLatency), latencyFigures),
+		asked:   hdrhistogram.New(1, int64(maxLatency), latencyFigures),
+	}
 }
 
 // open notes a miss. Whoever fills a page does that first and calls settle then, so a caller that finds the
@@ -49,10 +59,20 @@ func (m *misses) openFirst(page uint64, now time.Time) {
 
 // note: mu is held.
 func (m *misses) note(page uint64, now time.Time) {
-	m.since[page] = now
+	m.since[page] = miss{at: now}
 	m.waiting.Store(int32(len(m.since)))
 	if m.idle == nil {
 		m.idle = make(chan struct{})
+	}
+}
+
+// ask notes that the page is asked for, if it is waited for still.
+func (m *misses) ask(page uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if it, ok := m.since[page]; ok {
+		it.asked = true
+		m.since[page] = it
 	}
 }
 
@@ -63,11 +83,15 @@ func (m *misses) settle(page uint64) bool {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	since, ok := m.since[page]
+	it, ok := m.since[page]
 	if !ok {
 		return false
 	}
-	_ = m.latency.RecordValue(int64(min(time.Since(since), maxLatency))) // it is in range
+	took := int64(min(time.Since(it.at), maxLatency)) // which is in the histograms' range
+	_ = m.latency.RecordValue(took)
+	if it.asked {
+		_ = m.asked.RecordValue(took)
+	}
 	delete(m.since, page)
 	m.waiting.Store(int32(len(m.since)))
 	if len(m.since) == 0 {
@@ -103,7 +127,7 @@ func (m *misses) restart(now time.Time) []uint64 {
 	defer m.mu.Unlock()
 	var pages []uint64
 	for page := range m.since {
-		m.since[page] = now
+		m.since[page] = miss{at: now}
 		pages = append(pages, page)
 	}
 	slices.Sort(pages)
@@ -114,23 +138,35 @@ func (m *misses) restart(now time.Time) []uint64 {
 func (m *misses) oldest() (page uint64, since time.Time, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for p, t := range m.since {
-		if !ok || t.Before(since) {
-			page, since, ok = p, t, true
+	for p, it := range m.since {
+		if !ok || it.at.Before(since) {
+			page, since, ok = p, it.at, true
 		}
 	}
 	return page, since, ok
 }
 
+// summary is of all misses.
 func (m *misses) summary() Latency {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return latencyOf(m.latency)
+}
+
+// askedSummary is of those that were asked for.
+func (m *misses) askedSummary() Latency {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return latencyOf(m.asked)
+}
+
+func latencyOf(h *hdrhistogram.Histogram) Latency {
 	return Latency{
-		Count:   uint64(m.latency.TotalCount()),
-		P50:     time.Duration(m.latency.ValueAtQuantile(50)),
-		P99:     time.Duration(m.latency.ValueAtQuantile(99)),
-		Max:     time.Duration(m.latency.Max()),
-		Buckets: latencyBuckets(m.latency),
+		Count:   uint64(h.TotalCount()),
+		P50:     time.Duration(h.ValueAtQuantile(50)),
+		P99:     time.Duration(h.ValueAtQuantile(99)),
+		Max:     time.Duration(h.Max()),
+		Buckets: latencyBuckets(h),
 	}
 }
 

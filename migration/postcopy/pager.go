@@ -94,8 +94,8 @@ func (p *Pager) Stats() PagerStats {
 	}
 	return PagerStats{
 		Lines:   lines,
-		Latency: p.misses.summary(),
-		Faults:  c.faults.Load(), FaultsLocal: c.local.Load(), FaultsCaught: c.caught.Load(),
+		Latency: p.misses.summary(), AskedLatency: p.misses.askedSummary(),
+		Faults: c.faults.Load(), FaultsLocal: c.local.Load(), FaultsCaught: c.caught.Load(), FaultsStocked: c.stocked.Load(),
 		PagesFault: c.fault.Load(), PagesPredicted: c.predicted.Load(), PagesBackground: c.background.Load(),
 		PagesLate: c.late.Load(), PredictedAsked: c.predictedAsked.Load(),
 		PredictedRight: c.predictedRight.Load(), PredictedWrong: c.predictedWrong.Load(), Bytes: c.bytes.Load(),

@@ -23,7 +23,10 @@ type run struct {
 
 	owed  *pageBits    // absent when the run began, and not brought by a background stream yet: each is brought by one at most
 	asked *pageBits    // asked for and not brought by the fault connection yet
-	ended atomic.Int32 // background streams that brought their ROUND_END
+	ended atomic.Int32 // background streams of which all is in place
+
+	stocks []*stock      // of the background
+	near   atomic.Uint64 // the page that was missed last, where the stocks are stored from
 
 	asking  sync.Mutex // held to write to the fault connection; guards the buffers
 	request []uint64
@@ -40,15 +43,21 @@ func newRun(p *Pager, ctx context.Context, fault Conn, background []Conn) *run {
 }
 
 func (r *run) start() {
+	var background []*arrivals
+	for i := range r.background {
+		background = append(background, newArrivals(r, r.background[i], onBackground))
+		r.stocks = append(r.stocks, background[i].stock)
+	}
 	r.group.start(r.readFaults)
 	if r.lines != nil {
 		r.lineMisses.begin(r.begin)
 		r.group.start(r.readLineMisses)
 	}
 	r.group.start(r.watch)
-	r.group.start(newArrivals(r, r.fault, onFault).read)
-	for i := range r.background {
-		r.group.startBackground(newArrivals(r, r.background[i], onBackground).read)
+	r.group.start(newArrivals(r, r.fault, onFault).readFault)
+	for _, a := range background {
+		r.group.startBackground(a.readBackground)
+		r.group.startBackground(a.storeStock)
 	}
 }
 
@@ -88,7 +97,44 @@ func (r *run) readFaults() error {
 func (r *run) missed(gpa memory.GPA) error {
 	page := pageNumber(gpa)
 	r.misses.open(page, time.Now())
+	r.near.Store(page)
+	if found, err := r.storeFound(page); found || err != nil {
+		return err
+	}
 	return r.ask(page)
+}
+
+// storeFound stores a page that is in a stock already, by who misses it: the background's threads may have to wait for a processor.
+func (r *run) storeFound(page uint64) (found bool, err error) {
+	for _, s := range r.stocks {
+		found, err = s.find(page, func(it arrival) error {
+			filled, err := r.mem.FillRun(pageGPA(page), 1, func(_ int, content []byte) error { return it.put(content) })
+			if filled != 0 {
+				r.stats.background.Add(1)
+				r.stats.stocked.Add(1)
+			}
+			if err == nil {
+				r.settle(page) // also if another was first, who may have been so before open
+			}
+			return err
+		})
+		if found {
+			break
+		}
+	}
+	if err != nil {
+		return found, fmt.Errorf("cannot store guest page %#x: %w", page, err)
+	}
+	return found, r.complete()
+}
+
+// settle ends the waiting for a page that is in place, and reports whether there was any.
+func (r *run) settle(page uint64) bool {
+	missed := r.misses.settle(page)
+	if r.lines != nil && r.lineMisses.settlePage(page) {
+		r.stats.rest.Add(1)
+	}
+	return missed
 }
 
 // ask sends for a page that somebody waits for, with the predicted ones behind it.
@@ -101,6 +147,7 @@ func (r *run) ask(page uint64) error {
 		return nil
 	}
 	r.stats.faults.Add(1)
+	r.misses.ask(page)
 	if !r.asked.add(page) {
 		// It was predicted. The source sends it next, unless it is on its way.
 		r.stats.caught.Add(1)

@@ -7,11 +7,13 @@ import (
 
 // PagerStats is what a Pager has done since it was made.
 type PagerStats struct {
-	Latency Latency `json:"latency"` // of page requests
+	Latency      Latency `json:"latency"`       // of all misses
+	AskedLatency Latency `json:"asked_latency"` // of those that were asked for
 
-	Faults       uint64 `json:"faults"`        // pages that somebody waited for and that were asked for
-	FaultsLocal  uint64 `json:"faults_local"`  // pages that arrived before they could be asked for
-	FaultsCaught uint64 `json:"faults_caught"` // of Faults, those that were predicted and on their way
+	Faults        uint64 `json:"faults"`         // pages that somebody waited for and that were asked for
+	FaultsLocal   uint64 `json:"faults_local"`   // pages that arrived before they could be asked for
+	FaultsCaught  uint64 `json:"faults_caught"`  // of Faults, those that were predicted and on their way
+	FaultsStocked uint64 `json:"faults_stocked"` // pages that the background had brought, and that were stored at once
 
 	PagesFault      uint64 `json:"pages_fault"`      // stored because they were asked for after a miss
 	PagesPredicted  uint64 `json:"pages_predicted"`  // stored because they were predicted, before anybody waited
@@ -61,7 +63,7 @@ type LatencyBucket struct {
 }
 
 type pagerCounters struct {
-	faults, local, caught                 atomic.Uint64
+	faults, local, caught, stocked        atomic.Uint64
 	fault, predicted, background, late    atomic.Uint64
 	predictedAsked                        atomic.Uint64
 	predictedRight, predictedWrong, bytes atomic.Uint64

@@ -152,10 +152,13 @@ type Complete struct {
 
 // Faults is what post-copy was like for the guest.
 type Faults struct {
-	Count        uint64  `json:"count"`  // pages that somebody waited for and that were asked for
-	P50US        float64 `json:"p50_us"` // from the miss to the page in place
+	Count        uint64  `json:"count"`   // pages that somebody waited for and that were asked for
+	Stocked      uint64  `json:"stocked"` // pages that somebody waited for and that had come, though they were not in place
+	P50US        float64 `json:"p50_us"`  // of both, from the miss to the page in place
 	P99US        float64 `json:"p99_us"`
 	MaxUS        float64 `json:"max_us"`
+	AskedP50US   float64 `json:"asked_p50_us"` // of those that were asked for
+	AskedP99US   float64 `json:"asked_p99_us"`
 	PrefetchHits uint64  `json:"prefetch_hits"` // misses of pages that a predictor had asked for before
 	Prefetched   uint64  `json:"prefetched"`    // pages that a predictor asked for
 	Background   uint64  `json:"background"`    // pages that came unasked

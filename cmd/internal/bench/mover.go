@@ -45,8 +45,11 @@ type sample struct {
 	afterResumeMS float64   // post-copy: until all pages were there
 	requests      float64   // post-copy: pages that had to be asked for
 	faultsUS      []float64 // post-copy: of single requests, where the VMM tells
-	p50US, p99US  float64   // post-copy: of a request
+	stocked       float64   // post-copy: pages that were missed and had come
+	p50US, p99US  float64   // post-copy: of both, from the miss to the page in place
 	maxUS         float64
+	asked50US     float64 // post-copy: of those that had to be asked for
+	asked99US     float64
 	// post-copy: what the predictor asked for, what of it was stored before anybody waited and what was missed on its way; the misses that
 	// it had named and those that it had not
 	predicted, stored, caught, right, wrong float64

@@ -139,6 +139,7 @@ func (s *sample) of(r *migration.Result) {
 	s.baselineMiB, s.throttle = float64(r.BaselineBytes)/mib, float64(r.ThrottlePercent)
 	s.rounds, s.converged = float64(len(r.Rounds)), r.Converged
 	f := &r.Faults
+	s.stocked, s.asked50US, s.asked99US = float64(f.Stocked), f.AskedP50US, f.AskedP99US
 	s.requests, s.p50US, s.p99US, s.maxUS = float64(f.Count), f.P50US, f.P99US, f.MaxUS
 	s.predicted, s.stored, s.caught = float64(f.Prefetched), float64(f.PredictedStored), float64(f.PrefetchHits)
 	s.right, s.wrong = float64(f.PredictedRight), float64(f.PredictedWrong)

@@ -126,8 +126,11 @@ var postcopyRows = []row{
 	{what: "mismatches", unit: "lines", of: func(s sample) float64 { return float64(s.mismatches) }},
 }
 
-// predictionRows are ours alone. The use of a predicted page that is there is not seen, a miss is.
-var predictionRows = []row{
+// missRows are ours alone. The use of a predicted page that is there is not seen, a miss is.
+var missRows = []row{
+	{what: "misses of pages that had come and were not in place", unit: "pages", of: func(s sample) float64 { return s.stocked }},
+	{what: "page request over the connection p50", unit: "µs", of: func(s sample) float64 { return s.asked50US }},
+	{what: "page request over the connection p99", unit: "µs", of: func(s sample) float64 { return s.asked99US }},
 	{what: "predicted pages asked for", unit: "pages", of: func(s sample) float64 { return s.predicted }},
 	{what: "predicted pages stored before anybody waited", unit: "pages", of: func(s sample) float64 { return s.stored }},
 	{what: "misses of predicted pages that were on their way", unit: "pages", of: func(s sample) float64 { return s.caught }},
@@ -152,7 +155,7 @@ func (m *migrator) addPostcopyRows(s Scenario, ours []sample, rivals []rival, ba
 		m.addRow(name, r, ours, rivals)
 	}
 	m.report.add(name+": "+share.what, share.unit, "published (VEE 2009)", pick(ours, share.of), []float64{publishedFaultShare})
-	for _, r := range predictionRows {
+	for _, r := range missRows {
 		m.report.add(name+": "+r.what, r.unit, "", pick(ours, r.of), nil)
 	}
 	for _, q := range []struct {

@@ -68,8 +68,9 @@ func postcopyRows(r *migration.Result) []Row {
 	rows := []Row{
 		{"after the guest", fmt.Sprintf("%d pages pushed, %d asked for, %d of them predicted", f.Background, f.Count+f.Prefetched, f.Prefetched)},
 	}
-	rows = appendIf(rows, f.Count != 0, "guest's waits", fmt.Sprintf("%d: p50 %.0f us, p99 %.0f us, longest %.0f us; %d were on their way already",
-		f.Count, f.P50US, f.P99US, f.MaxUS, f.PrefetchHits))
+	waits := f.Count + f.Stocked
+	rows = appendIf(rows, waits != 0, "guest's waits", fmt.Sprintf("%d: p50 %.0f us, p99 %.0f us, longest %.0f us; %d for pages that had come already",
+		waits, f.P50US, f.P99US, f.MaxUS, f.Stocked))
 	named := f.PredictedRight + f.PredictedWrong
 	rows = appendIf(rows, named != 0, "prediction", fmt.Sprintf("%d of %d pages came before anybody waited; %d of %d misses had been named",
 		f.PredictedStored, f.Prefetched, f.PredictedRight, named))
