@@ -113,8 +113,8 @@ func TestMissInStock(t *testing.T) {
 	p := newPagerOf(t, m, "", guest)
 	go func() {
 		<-m.stuck
-		if !m.touch(pageGPA(20), nil) {
-			t.Error("page 20 did not come")
+		if !m.touch(pageGPA(10), nil) {
+			t.Error("page 10 did not come")
 		}
 		close(m.release)
 	}()
