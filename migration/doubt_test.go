@@ -87,10 +87,10 @@ func TestRetryFinishesTheHandOver(t *testing.T) {
 	}
 }
 
-// TestEndedUnheard: a destination has passed on a guest whose source is kept, and died, before that source has heard
-// that it ran there. The guest is not the source's.
-func TestEndedUnheard(t *testing.T) {
-	p, _ := keptPair(t, wire.ModePrecopy)
+// unheard is a pair whose source is kept, and does not know that its guest runs at the destination.
+func unheard(t *testing.T) (*pair, *Standby, *InDoubtError) {
+	t.Helper()
+	p, st := keptPair(t, wire.ModePrecopy)
 	p.plan(string(inject.DestinationOwner) + "=cut")
 	p.listenUnix()
 	p.opts.ResolveTimeout, p.opts.Streams = 1, 1
@@ -111,6 +111,13 @@ func TestEndedUnheard(t *testing.T) {
 	if err := <-received; err != nil {
 		t.Fatal(err)
 	}
+	return p, st, doubt
+}
+
+// TestEndedUnheard: a destination has passed on a guest whose source is kept, and died, before that source has heard
+// that it ran there. The guest is not the source's.
+func TestEndedUnheard(t *testing.T) {
+	p, _, doubt := unheard(t)
 	p.l.EndCheckpoints()
 	p.killDestination()
 	if _, err := doubt.Retry(t.Context()); !errors.Is(err, ErrDestinationDied) || !p.src.released {
@@ -122,27 +129,7 @@ func TestEndedUnheard(t *testing.T) {
 // TestDeadOwnerWithoutVerdict: a destination has died with the guest of a source that is kept, and its journal does not say whether the
 // guest is to go on: that stays a doubt, which a human can end.
 func TestDeadOwnerWithoutVerdict(t *testing.T) {
-	p, st := keptPair(t, wire.ModePrecopy)
-	p.plan(string(inject.DestinationOwner) + "=cut")
-	p.listen("unix:" + filepath.Join(t.TempDir(), "s"))
-	p.opts.ResolveTimeout, p.opts.Streams = 1, 1
-	p.opts.hooks = p.src.hooks
-	dials := 0
-	p.opts.hooks.dial = func(ctx context.Context) (net.Conn, error) {
-		if dials++; dials > 2 { // but for the hand-over's and that of checkpoints
-			return nil, errNet
-		}
-		return p.dial(ctx)
-	}
-	received := p.receiveInBackground(t.Context())
-	_, err := Send(t.Context(), p.src, p.l.Address(), p.opts)
-	var doubt *InDoubtError
-	if !errors.As(err, &doubt) {
-		t.Fatalf("%v; want doubt", err)
-	}
-	if err := <-received; err != nil {
-		t.Fatal(err)
-	}
+	p, st, doubt := unheard(t)
 	onward := journal.Record{MachineID: "guest", Generation: 2, Side: journal.Source, Phase: journal.Precopy}
 	if err := p.dst.journal.Append(onward); err != nil {
 		t.Fatal(err)
@@ -150,7 +137,7 @@ func TestDeadOwnerWithoutVerdict(t *testing.T) {
 	p.killDestination()
 	guard := time.AfterFunc(hangGuard/4, p.giveUp) // of a Retry that waits for a human itself
 	defer guard.Stop()
-	if _, err = doubt.Retry(t.Context()); !errors.As(err, &doubt) || !strings.Contains(err.Error(), "passed the guest on") {
+	if _, err := doubt.Retry(t.Context()); !errors.As(err, &doubt) || !strings.Contains(err.Error(), "passed the guest on") {
 		t.Fatalf("%v; want doubt", err)
 	}
 	p.verifyLaw(nobody)
