@@ -155,8 +155,12 @@ func TestRunHastens(t *testing.T) {
 
 // seen has a vCPU load a page's content.
 func seen(c *vcpu, gpa GPA) error {
-	if got, err := c.load(gpa); err != 0 || got != content(gpa) {
-		return fmt.Errorf("the page at %#x holds %#x for a vCPU, %v", uint64(gpa), got, err)
+	got, errno := c.load(gpa)
+	switch {
+	case errno != 0:
+		return fmt.Errorf("a vCPU loads the page at %#x: %w", uint64(gpa), errno)
+	case got != content(gpa):
+		return fmt.Errorf("the page at %#x holds %#x for a vCPU", uint64(gpa), got)
 	}
 	return nil
 }
