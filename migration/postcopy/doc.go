@@ -126,5 +126,7 @@
 // frames (QEMU before preemption): a fault waits for what the socket's buffer holds. One priority for all and
 // nothing else: a page was in place after 2.5 ms at the 99th percentile where now it takes 0.2 ms. The source as
 // the one that knows when nothing is absent: it does not know what arrived. Counting the use of pages that were
-// predicted: the destination would have to leave them unmapped, and each use would cost a fault.
+// predicted: the destination would have to leave them unmapped, and each use would cost a fault. After a miss that a stock has answered,
+// storing up to 16 predicted pages of the stocks at once: of strides a quarter of the misses were left, the guest was no faster, and
+// misses took twice as long at the 99th percentile.
 package postcopy
