@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
 )
 
@@ -111,6 +113,30 @@ func TestFailEveryOperation(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestGivenUpBeforeTheStreams: a destination that has given up before it has its streams takes none, and the user reads why.
+func TestGivenUpBeforeTheStreams(t *testing.T) {
+	p := newPair(t)
+	p.plan(string(inject.DestinationReceiving) + "=error")
+	p.listenUnix()
+	received := p.receiveInBackground(t.Context())
+	p.opts.hooks, p.opts.Streams = p.src.hooks, 2
+	dials := 0
+	p.opts.hooks.dial = func(ctx context.Context) (net.Conn, error) {
+		if dials++; dials > 1 {
+			if err := <-received; !isDiscarded(err) {
+				t.Errorf("receive: %v", err)
+			}
+		}
+		return p.dial(ctx)
+	}
+	_, err := Send(p.ctx, p.src, p.l.Address(), p.opts)
+	var aborted *AbortedError
+	if !errors.As(err, &aborted) || !strings.Contains(err.Error(), string(inject.DestinationReceiving)) {
+		t.Errorf("send: %v", err)
+	}
+	p.verifyLaw(source)
 }
 
 // TestPartition is the same with a network that stays broken, between hosts that cannot prove each

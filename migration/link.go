@@ -14,14 +14,14 @@ import (
 )
 
 // link is the source's end of one connection. One goroutine writes; a goroutine of the link reads, so
-// that an ABORT or a lost connection interrupts whatever the writer does.
+// that REFUSE, ABORT or a lost connection interrupts whatever the writer does.
 type link struct {
 	*pace   // its timeout is also for an answer
 	w       *wire.Writer
 	written atomic.Uint64 // bytes
 	lent    []int         // descriptors that go with the next write
 
-	ctx    context.Context // ends, with the cause, when the peer aborts or the connection does
+	ctx    context.Context // ends, with the cause, when the peer refuses or aborts, or the connection ends
 	cancel context.CancelCauseFunc
 	frames chan wire.Frame
 	ended  chan struct{} // the reader has returned
@@ -51,8 +51,8 @@ func (l *link) read() {
 	r := wire.NewReader(l.conn)
 	for {
 		f, err := r.Next(toSource)
-		if err == nil && f.Type == wire.TypeAbort {
-			err = abortError(f)
+		if err == nil {
+			err = endingError(f)
 		}
 		if err != nil {
 			l.cancel(connectionError(err))
@@ -67,6 +67,21 @@ func (l *link) read() {
 	}
 }
 
+// endingError is a frame by which the peer ends the migration, as an error; nil: it is another one.
+func endingError(f wire.Frame) error {
+	switch f.Type {
+	case wire.TypeAbort:
+		return abortError(f)
+	case wire.TypeRefuse:
+		reason, err := wire.Decode[wire.Reason](f)
+		if err != nil {
+			return err
+		}
+		return &RefusedError{Reason: reason.Text}
+	}
+	return nil
+}
+
 func abortError(f wire.Frame) error {
 	reason, err := wire.Decode[wire.Reason](f)
 	if err != nil {
@@ -77,10 +92,9 @@ func abortError(f wire.Frame) error {
 
 // connectionError gives what a broken connection says one class.
 func connectionError(err error) error {
-	var aborted *AbortedError
 	var version *wire.VersionError
 	switch {
-	case errors.As(err, &aborted), errors.As(err, &version), errors.Is(err, wire.ErrProtocol):
+	case isEnding(err), errors.As(err, &version), errors.Is(err, wire.ErrProtocol):
 		return err
 	case refusesTrust(err) != nil:
 		return refusesTrust(err)
@@ -88,6 +102,11 @@ func connectionError(err error) error {
 		return ErrConnectionLost
 	}
 	return fmt.Errorf("%w: %w", ErrConnectionLost, err)
+}
+
+// isEnding: the peer has said why it ends the migration.
+func isEnding(err error) bool {
+	return errors.As(err, new(*AbortedError)) || errors.As(err, new(*RefusedError))
 }
 
 // close ends the connection and waits for the reader.
@@ -135,8 +154,7 @@ func (l *link) verdictOr(err error) error {
 	case <-time.After(abortGrace):
 		return err
 	}
-	var aborted *AbortedError
-	if cause := context.Cause(l.ctx); errors.As(cause, &aborted) || refusesTrust(cause) != nil {
+	if cause := context.Cause(l.ctx); isEnding(cause) || refusesTrust(cause) != nil {
 		return cause
 	}
 	return err
@@ -175,17 +193,10 @@ func (l *link) await(ctx context.Context, want wire.Type) (wire.Frame, error) {
 }
 
 func accept(f wire.Frame, want wire.Type) (wire.Frame, error) {
-	switch f.Type {
-	case want:
-		return f, nil
-	case wire.TypeRefuse:
-		reason, err := wire.Decode[wire.Reason](f)
-		if err != nil {
-			return wire.Frame{}, err
-		}
-		return wire.Frame{}, &RefusedError{Reason: reason.Text}
+	if f.Type != want {
+		return wire.Frame{}, &unexpectedError{got: f.Type, want: want}
 	}
-	return wire.Frame{}, &unexpectedError{got: f.Type, want: want}
+	return f, nil
 }
 
 // unexpectedError: a frame that the sequence does not have here.

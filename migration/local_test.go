@@ -325,6 +325,44 @@ func (l *lendingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// lateLender lends memory once the other side has done all it does.
+type lateLender struct {
+	*net.UnixConn
+	over <-chan struct{}
+}
+
+func (l *lateLender) WriteMsgUnix(b, oob []byte, addr *net.UnixAddr) (int, int, error) {
+	<-l.over
+	return l.UnixConn.WriteMsgUnix(b, oob, addr)
+}
+
+// TestRefusedWhileLending: a refusal that comes before the memory is lent is what the user reads, not the broken pipe.
+func TestRefusedWhileLending(t *testing.T) {
+	p := newLocalPair(t)
+	p.listenUnix()
+	over := make(chan struct{})
+	p.wrap = func(side string, c net.Conn) net.Conn {
+		if side == source {
+			return &lateLender{c.(*net.UnixConn), over}
+		}
+		return c
+	}
+	go func() {
+		defer close(over)
+		if _, err := p.l.Receive(t.Context(), plainTarget{p.dst}); !isDiscarded(err) {
+			t.Errorf("receive: %v", err)
+		}
+	}()
+	p.opts.hooks = p.src.hooks
+	p.opts.hooks.dial = p.dial
+	_, err := Send(p.ctx, p.src, p.l.Address(), p.opts)
+	var refused *RefusedError
+	if !errors.As(err, &refused) || !strings.Contains(err.Error(), "migrate without --local") {
+		t.Errorf("send: %v", err)
+	}
+	p.verifyLaw(source)
+}
+
 // plainTarget is a Target that has no PrepareLocal.
 type plainTarget struct{ Target }
 

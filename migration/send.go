@@ -198,10 +198,7 @@ func (s *sender) preflight(ctx context.Context) error {
 	if _, err = s.link.await(ctx, wire.TypeAccept); err != nil {
 		return err
 	}
-	if err := s.openStreams(ctx); err != nil || s.keeper == nil {
-		return err
-	}
-	return s.keeper.open(ctx)
+	return s.openOthers(ctx)
 }
 
 // connect opens a connection and exchanges HELLO. It leaves the connection in s.link.

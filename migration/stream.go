@@ -44,7 +44,20 @@ func (s *stream) send(ctx context.Context, write func(*wire.Writer) error) error
 	return nil
 }
 
-// openStreams opens the connections beside the main one, after ACCEPT.
+// openOthers opens the connections beside the main one. A destination that has given up meanwhile takes none, and says why on
+// that one.
+func (s *sender) openOthers(ctx context.Context) error {
+	err := s.openStreams(ctx)
+	if err == nil && s.keeper != nil {
+		err = s.keeper.open(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		return s.link.verdictOr(err)
+	}
+	return err
+}
+
+// openStreams opens the connections for pages, after ACCEPT.
 func (s *sender) openStreams(ctx context.Context) error {
 	for i := range s.streamCount() {
 		if err := s.openStream(ctx, i+1); err != nil {
@@ -88,8 +101,7 @@ func (s *sender) greetStream(ctx context.Context, st *stream, hello wire.Hello) 
 	if err != nil {
 		return connectionError(err)
 	}
-	if f.Type == wire.TypeRefuse {
-		_, err = accept(f, wire.TypeHello)
+	if err := endingError(f); err != nil {
 		return err
 	}
 	_, err = s.answers(f, hello.Purpose)
