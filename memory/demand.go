@@ -365,7 +365,7 @@ func (d *Demand) reset() error {
 	if d.missing.Swap(0) > 0 {
 		close(d.done)
 	}
-	d.arrived, d.queue = nil, nil
+	d.arrived, d.queue, d.brought = nil, nil, nil
 	return d.letAllGo()
 }
 

@@ -112,12 +112,23 @@ func (d *Demand) takeBack(first place, unshown uint64) (shown uint64) {
 		lock.Lock() // so that nobody hastens it meanwhile
 		if d.hidden.has(p) {
 			d.absent.set(p)
+			d.requeue(p)
 		} else {
 			shown |= 1 << i
 		}
 		lock.Unlock()
 	}
 	return shown
+}
+
+// requeue has a page that somebody began to wait for while it was not absent reported with the next that is.
+func (d *Demand) requeue(p place) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.wanted.has(p) {
+		d.queue = append(d.queue, p.gpa)
+		d.tell()
+	}
 }
 
 // deliver shows pages that have their content to the guest, unless they are held back, and returns for which that is done.

@@ -102,7 +102,7 @@ func (a *arrivals) readBackground() error {
 }
 
 func (a *arrivals) stockUp(payload []byte) error {
-	first, last := ^uint64(0), uint64(0)
+	first, last, before := ^uint64(0), uint64(0), a.pages
 	err := eachPage(payload, func(page uint64, _ arrival) error {
 		first, last = min(first, page), max(last, page)
 		a.pages++
@@ -114,7 +114,7 @@ func (a *arrivals) stockUp(payload []byte) error {
 	if err != nil {
 		return err
 	}
-	return a.stock.add(payload, first, last)
+	return a.stock.add(payload, first, last, int(a.pages-before))
 }
 
 // storeStock stores what is in the stock until there will be no more.
@@ -138,7 +138,7 @@ func (a *arrivals) storeStock() error {
 	}
 }
 
-// alive notes that something came.
+// alive notes that something came, or is being stored.
 func (a *arrivals) alive() { a.arrived.Store(int64(time.Since(a.begin))) }
 
 // store stores the pages of a frame.
@@ -174,6 +174,7 @@ func (a *arrivals) flush() error {
 		return nil
 	}
 	a.count = 0
+	a.alive() // also while nothing is read, since there is enough
 	a.yield()
 	filled, err := a.mem.FillRun(pageGPA(a.first), count, a.put)
 	for i := range count {
@@ -210,7 +211,9 @@ func (a *arrivals) stored(page uint64, filled bool, content []byte) {
 		a.asked.take(page) // not before it is in place: see checkRest
 	}
 	if !filled {
-		a.stats.late.Add(1)
+		if a.role == onFault || !a.found.take(page) {
+			a.stats.late.Add(1)
+		}
 		return
 	}
 	missed := a.settle(page)

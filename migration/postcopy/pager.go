@@ -67,7 +67,7 @@ var errComplete = errors.New("every page is there")
 
 // Run fetches pages until none is absent, and returns nil then. On an error (of a connection:
 // ErrConnectionLost, ErrPeerSilent or wire.ErrProtocol; of the memory; the cause of ctx) everything that
-// arrived stays, and a new Run with new connections goes on, with the requests that were not answered first.
+// is in place stays, and a new Run with new connections goes on, with the requests that were not answered first.
 // Their time is counted from then, since the guest is paused in between.
 func (p *Pager) Run(ctx context.Context, fault Conn, background []Conn) error {
 	if p.mem.Len() == 0 {

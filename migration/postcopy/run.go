@@ -17,12 +17,13 @@ type run struct {
 	*group
 	fault      Conn
 	background []Conn
-	// begin is when it began; arrived is when a frame last came, in ns after it.
+	// begin is when it began; arrived is when something last came or was stored, in ns after it.
 	begin   time.Time
 	arrived atomic.Int64
 
 	owed  *pageBits    // absent when the run began, and not brought by a background stream yet: each is brought by one at most
 	asked *pageBits    // asked for and not brought by the fault connection yet
+	found *pageBits    // stored out of a stock, where they still are
 	ended atomic.Int32 // background streams of which all is in place
 
 	stocks []*stock      // of the background
@@ -38,7 +39,7 @@ func newRun(p *Pager, ctx context.Context, fault Conn, background []Conn) *run {
 	return &run{
 		Pager: p, group: newGroup(ctx, append([]Conn{fault}, background...), p.opts.PeerTimeout),
 		fault: fault, background: background, begin: time.Now(),
-		owed: pageBitsOf(absent), asked: newPageBits(absent),
+		owed: pageBitsOf(absent), asked: newPageBits(absent), found: newPageBits(absent),
 	}
 }
 
@@ -110,6 +111,7 @@ func (r *run) storeFound(page uint64) (found bool, err error) {
 		found, err = s.find(page, func(it arrival) error {
 			filled, err := r.mem.FillRun(pageGPA(page), 1, func(_ int, content []byte) error { return it.put(content) })
 			if filled != 0 {
+				r.found.add(page)
 				r.stats.background.Add(1)
 				r.stats.stocked.Add(1)
 			}

@@ -7,17 +7,25 @@ import (
 	"sync"
 )
 
-// stockBytes is how much a background connection brings before what it has brought is in place. What is in the stock costs who
-// misses it no more than the fill; what is still in a socket, a round trip.
-const stockBytes = 4 << 20
+// What a background connection may bring before what it has brought is in place. What is in the stock costs who misses it no more
+// than the fill; what is still in a socket, a round trip. The bounds are what keeps a source from filling our memory (design law 5),
+// and who misses a page from a long search. That of pages is also one of time: while we store, and nothing is asked for, the
+// source hears nothing from us.
+const (
+	stockBytes  = 4 << 20
+	stockPages  = 16384
+	stockFrames = 512
+	spareFrames = 8
+)
 
 // stock is the frames of one background connection whose pages are not all in place. One goroutine adds what it reads, one takes
-// and stores, and any may find a page for who waits for it. Its bound is what keeps a source from filling our memory.
+// and stores, and any may find a page for who waits for it.
 type stock struct {
-	mu        sync.Mutex
+	mu        sync.Mutex // before all locks of the memory: find stores with it held
 	changed   sync.Cond
 	crates    []*crate
-	sizeBytes int
+	sizeBytes int // of all crates, by their capacity
+	pages     int
 	spare     [][]byte // payloads that nobody uses any more
 	closed    bool     // nothing is added any more
 	err       error    // of the context: nothing is taken any more, either
@@ -26,6 +34,7 @@ type stock struct {
 // crate is one frame.
 type crate struct {
 	first, last uint64 // page numbers that its pages lie between
+	pages       int
 	payload     []byte
 }
 
@@ -42,33 +51,42 @@ func newStock(ctx context.Context) *stock {
 	return s
 }
 
-// add copies a frame whose pages are between first and last. It waits until there is room; a frame alone always has.
-func (s *stock) add(payload []byte, first, last uint64) error {
-	c := &crate{first: first, last: last, payload: append(s.takeSpare(), payload...)}
+// add copies a frame of pages between first and last. It waits until there is room; a frame alone always has.
+func (s *stock) add(payload []byte, first, last uint64, pages int) error {
+	c := &crate{first: first, last: last, pages: pages, payload: append(s.buffer(len(payload)), payload...)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.err == nil && len(s.crates) > 0 && s.sizeBytes+len(payload) > stockBytes {
+	for s.err == nil && !s.fits(c) {
 		s.changed.Wait()
 	}
 	if s.err != nil {
 		return s.err
 	}
 	s.crates = append(s.crates, c)
-	s.sizeBytes += len(payload)
+	s.sizeBytes += cap(c.payload)
+	s.pages += c.pages
 	s.changed.Broadcast()
 	return nil
 }
 
-func (s *stock) takeSpare() []byte {
+// fits: mu is held.
+func (s *stock) fits(c *crate) bool {
+	return len(s.crates) == 0 ||
+		len(s.crates) < stockFrames && s.pages+c.pages <= stockPages && s.sizeBytes+cap(c.payload) <= stockBytes
+}
+
+// buffer returns an empty one for a payload, a spare one if that is not much larger: a small frame would keep a large buffer.
+func (s *stock) buffer(sizeBytes int) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := len(s.spare)
-	if n == 0 {
-		return nil
+	for n := len(s.spare); n > 0; n = len(s.spare) {
+		buf := s.spare[n-1]
+		s.spare = s.spare[:n-1]
+		if cap(buf) >= sizeBytes && cap(buf) <= 2*sizeBytes {
+			return buf[:0]
+		}
 	}
-	buf := s.spare[n-1]
-	s.spare = s.spare[:n-1]
-	return buf[:0]
+	return make([]byte, 0, sizeBytes)
 }
 
 // close says that no more comes.
@@ -101,8 +119,11 @@ func (s *stock) done(c *crate) {
 	s.mu.Lock() // nobody has found anything in it
 	defer s.mu.Unlock()
 	s.crates = slices.DeleteFunc(s.crates, func(other *crate) bool { return other == c })
-	s.sizeBytes -= len(c.payload)
-	s.spare = append(s.spare, c.payload)
+	s.sizeBytes -= cap(c.payload)
+	s.pages -= c.pages
+	if len(s.spare) < spareFrames {
+		s.spare = append(s.spare, c.payload)
+	}
 	s.changed.Broadcast()
 }
 

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/wire"
@@ -33,7 +35,7 @@ func frameOf(t *testing.T, first uint64, count int) []byte {
 func TestStock(t *testing.T) {
 	s := newStock(context.Background())
 	for _, first := range []uint64{100, 300, 200} {
-		if err := s.add(frameOf(t, first, 10), first, first+9); err != nil {
+		if err := s.add(frameOf(t, first, 10), first, first+9, 10); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -60,32 +62,84 @@ func TestStock(t *testing.T) {
 	}
 }
 
-// TestStockIsBounded: what is beyond the bound waits for room, or for the end of the run.
+// TestStockIsBounded: what is beyond a bound waits for room, or for the end of the run.
 func TestStockIsBounded(t *testing.T) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	s := newStock(ctx)
-	big := make([]byte, stockBytes/2+1)
-	if err := s.add(big, 0, 1); err != nil {
-		t.Fatal(err)
+	small := []byte("page")
+	for name, tc := range map[string]struct {
+		payload []byte
+		pages   int
+		fit     int // frames
+	}{
+		"bytes":  {make([]byte, stockBytes/4), 1, 4},
+		"pages":  {small, stockPages / 8, 8},
+		"frames": {small, 1, stockFrames},
+		"alone":  {make([]byte, 2*stockBytes), 2 * stockPages, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancelCause(context.Background())
+				s := newStock(ctx)
+				added := make(chan error, tc.fit)
+				add := func(n int) {
+					for range n {
+						added <- s.add(tc.payload, 0, 1, tc.pages)
+					}
+				}
+				want := func(n int, want error) {
+					t.Helper()
+					synctest.Wait() // until add is done or waits
+					if len(added) != n {
+						t.Fatalf("%d frames were added, want %d", len(added), n)
+					}
+					for range n {
+						if err := <-added; !errors.Is(err, want) {
+							t.Error(err)
+						}
+					}
+				}
+				go add(tc.fit)
+				want(tc.fit, nil)
+				go add(2)
+				want(0, nil)
+				c, err := s.take(0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.done(c)
+				want(1, nil)
+				over := errors.New("over")
+				cancel(over)
+				want(1, over)
+				if _, err := s.take(0); !errors.Is(err, over) {
+					t.Errorf("taken after the end: %v", err)
+				}
+			})
+		})
 	}
-	added := make(chan error)
-	go func() { added <- s.add(big, 2, 3) }()
-	c, err := s.take(0)
-	if err != nil || c.first != 0 {
-		t.Fatalf("took %+v, %v", c, err)
+}
+
+// TestStockKeepsNoLargeBuffers: small frames among large ones do not hold the buffers of those.
+func TestStockKeepsNoLargeBuffers(t *testing.T) {
+	s := newStock(context.Background())
+	for i := range uint64(100) {
+		large := 2*i + 1
+		for page, payload := range map[uint64][]byte{large - 1: []byte("page"), large: make([]byte, 1<<20)} {
+			if err := s.add(payload, page, page, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c, err := s.take(large)
+		if err != nil || c.first != large {
+			t.Fatalf("took %+v, %v", c, err)
+		}
+		s.done(c)
 	}
-	s.done(c)
-	if err := <-added; err != nil || s.sizeBytes != len(big) {
-		t.Errorf("%d bytes, %v", s.sizeBytes, err)
+	held := 0
+	for _, c := range s.crates {
+		held += cap(c.payload)
 	}
-	go func() { added <- s.add(big, 4, 5) }()
-	over := errors.New("over")
-	cancel(over)
-	if err := <-added; !errors.Is(err, over) || len(s.crates) != 1 {
-		t.Errorf("%d frames, %v", len(s.crates), err)
-	}
-	if _, err := s.take(0); !errors.Is(err, over) {
-		t.Errorf("taken after the end: %v", err)
+	if len(s.crates) != 100 || held > 64*100 || s.sizeBytes != held {
+		t.Errorf("%d frames hold %d bytes, counted as %d", len(s.crates), held, s.sizeBytes)
 	}
 }
 
@@ -121,8 +175,36 @@ func TestMissInStock(t *testing.T) {
 	if serveErr, err := runBoth(s, p, l); err != nil {
 		t.Fatal(err, serveErr)
 	}
-	if st := p.Stats(); st.FaultsStocked != 1 || st.Faults != 0 || st.PagesBackground != 96 || st.Latency.Count != 1 {
+	if st := p.Stats(); st.FaultsStocked != 1 || st.Faults != 0 || st.PagesBackground != 96 || st.PagesLate != 0 || st.Latency.Count != 1 {
 		t.Errorf("%+v", st)
+	}
+	if err := m.check(nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// slowMemory takes a while for each run of pages.
+type slowMemory struct {
+	*fakeMemory
+	takes time.Duration
+}
+
+func (m *slowMemory) FillRun(gpa memory.GPA, count int, fn func(i int, page []byte) error) (uint64, error) {
+	time.Sleep(m.takes)
+	return m.fakeMemory.FillRun(gpa, count, fn)
+}
+
+// TestBusyIsNotSilent: a destination that stores for longer than the peer timeout, with everything read, does not take its peer for silent.
+func TestBusyIsNotSilent(t *testing.T) {
+	const timeout = 300 * time.Millisecond
+	guest, source := newGuest(t, 320), newSource(t, 320)
+	absent := setOf(guest, allPages(guest)...)
+	m := &slowMemory{newFakeMemory(guest, absent), timeout / 10}
+	l := newLinks(t, 1)
+	s := NewServer(source, absent, ServerOptions{})
+	p := NewPager(m, PagerOptions{PeerTimeout: timeout})
+	if serveErr, err := runBoth(s, p, l); err != nil {
+		t.Fatal(err, serveErr)
 	}
 	if err := m.check(nil); err != nil {
 		t.Error(err)
