@@ -193,7 +193,7 @@ func (p *pair) migrateInto(f *faults) (doubt, got bool) {
 	return false, <-received == nil
 }
 
-// faultySink fails the n-th operation of a journal, and every later one.
+// faultySink fails the n-th operation of a journal, and every later one unless the disk has room again.
 type faultySink struct {
 	journal.Sink
 	f *faults
@@ -206,6 +206,13 @@ func (s *faultySink) Write(p []byte) (int, error) {
 	return s.Sink.Write(p)
 }
 
+func (s *faultySink) Truncate(sizeBytes int64) error {
+	if s.f.next() {
+		return errors.New("medium error")
+	}
+	return s.Sink.Truncate(sizeBytes)
+}
+
 func (s *faultySink) Sync() error {
 	if s.f.next() {
 		return errors.New("medium error")
@@ -216,26 +223,29 @@ func (s *faultySink) Sync() error {
 type nullSink struct{}
 
 func (nullSink) Write(p []byte) (int, error) { return len(p), nil }
+func (nullSink) Truncate(int64) error        { return nil }
 func (nullSink) Sync() error                 { return nil }
 func (nullSink) Close() error                { return nil }
 
-// TestFailEveryJournalOperation: a full or broken disk on either side never makes two owners, and
+// TestFailEveryJournalOperation: a full or broken disk on either side, for good or once, never makes two owners, and
 // somebody can run.
 func TestFailEveryJournalOperation(t *testing.T) {
 	for _, name := range []string{source, destination} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			untilSuccess(t, func(p *pair, f *faults) {
-				f.lasting = true
-				broken := journal.New("/j", &faultySink{nullSink{}, f}, nil)
-				p.opts.Journal = p.src.journal
-				if name == source {
-					p.opts.Journal = broken
-				} else {
-					p.dst.journal = broken
-				}
-				p.verifyAgreement(p.migrate())
+		for _, lasting := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/lasting=%v", name, lasting), func(t *testing.T) {
+				t.Parallel()
+				untilSuccess(t, func(p *pair, f *faults) {
+					f.lasting = lasting
+					broken := journal.New("/j", &faultySink{nullSink{}, f}, nil)
+					p.opts.Journal = p.src.journal
+					if name == source {
+						p.opts.Journal = broken
+					} else {
+						p.dst.journal = broken
+					}
+					p.verifyAgreement(p.migrate())
+				})
 			})
-		})
+		}
 	}
 }

@@ -11,6 +11,10 @@
 // milliseconds on a disk and the guest is stopped meanwhile. Which record needs which is part of the
 // ownership law, in package migration.
 //
+// A write that fails, on a full disk, leaves at most a part of a record: without its newline, so that no reader takes
+// it for one. It is truncated away, durably, before the next record is written; so a disk that has room again is used
+// again, and no record appears that its writer was told is not there. If that fails the journal takes no record any more.
+//
 // The file is locked by its owner for as long as it is open, so two processes can never interleave,
 // and whoever holds the lock knows that every earlier owner is gone.
 //

@@ -18,9 +18,11 @@ import (
 // migration this is thousands of migrations of one machine.
 const maxFileBytes = 16 << 20
 
-// Sink is what a journal is written to; *os.File is one.
+// Sink is what a journal is written to; an *os.File that appends is one.
 type Sink interface {
 	io.Writer
+	// Truncate drops what lies behind so many bytes; the next Write goes there.
+	Truncate(sizeBytes int64) error
 	// Sync returns once everything written is durable.
 	Sync() error
 	Close() error
@@ -30,11 +32,13 @@ type Sink interface {
 type Journal struct {
 	path string
 
-	mu      sync.Mutex
-	sink    Sink
-	records []Record
-	settled map[handOver]bool
-	broken  error // the first failed write: what the file holds is unknown from there on
+	mu        sync.Mutex
+	sink      Sink
+	records   []Record
+	sizeBytes int64 // of the records in the sink
+	settled   map[handOver]bool
+	torn      bool  // a write failed: a part of a record may lie behind them
+	broken    error // that part could not be dropped: what the sink holds is unknown from there on
 }
 
 // handOver names one attempt to move one machine.
@@ -95,7 +99,7 @@ func open(path string, f *os.File) (*Journal, error) {
 	if err := syncFolder(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("journal %s: %w", path, err)
 	}
-	return &Journal{path: path, sink: file{f}, records: records}, nil
+	return &Journal{path: path, sink: file{f}, records: records, sizeBytes: int64(valid)}, nil
 }
 
 // file is a Sink on disk.
@@ -112,7 +116,7 @@ func (f file) Sync() error {
 	}
 }
 
-// New makes a journal over a sink that already holds the given records. Tests use it to inject faults.
+// New makes a journal over an empty sink, which knows the given records from elsewhere. Tests use it to inject faults.
 func New(path string, sink Sink, records []Record) *Journal {
 	return &Journal{path: path, sink: sink, records: slices.Clone(records)}
 }
@@ -129,7 +133,7 @@ func (j *Journal) Append(r Record) error {
 }
 
 // Note writes the record. Every process of this boot can read it when Note returns; it is durable
-// after the next Append or Sync.
+// after the next Append or Sync. A record that could not be written is not there, and the next one can be.
 func (j *Journal) Note(r Record) error {
 	if r.Time.IsZero() {
 		r.Time = time.Now().UTC()
@@ -140,16 +144,34 @@ func (j *Journal) Note(r Record) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.broken != nil {
-		return j.broken
+	if err := j.dropTorn(); err != nil {
+		return err
 	}
 	if _, err := j.sink.Write(text); err != nil {
-		// Part of the line may be in the file, so another line must not follow it.
-		j.broken = fmt.Errorf("journal %s: %w", j.path, err)
-		return j.broken
+		j.torn = true
+		return fmt.Errorf("journal %s: %w; once its disk takes writes again, migrate again", j.path, err)
 	}
 	j.records = append(j.records, r)
+	j.sizeBytes += int64(len(text))
 	return nil
+}
+
+// dropTorn drops what a failed write may have left: another line must not follow a part of one. It must be gone on disk
+// before that line is: after a crash the two could lie there together. mu is held.
+func (j *Journal) dropTorn() error {
+	if j.broken != nil || !j.torn {
+		return j.broken
+	}
+	err := j.sink.Truncate(j.sizeBytes)
+	if err == nil {
+		err = j.sink.Sync()
+	}
+	if err != nil {
+		// Not tried again: a sync that fails once may succeed the next time though what it was for is lost.
+		j.broken = fmt.Errorf("journal %s: cannot drop its torn last record: %w; this process can migrate no more: restart it with another --journal", j.path, err)
+	}
+	j.torn = err != nil
+	return j.broken
 }
 
 // Sync returns once every record so far is durable. It does not hold up Note.

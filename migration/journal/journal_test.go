@@ -149,42 +149,135 @@ func TestGenerations(t *testing.T) {
 	}
 }
 
-func TestFailedWriteEndsTheJournal(t *testing.T) {
+// TestFailedWrite: what a full disk left of a record is gone before the next one is there.
+func TestFailedWrite(t *testing.T) {
 	sink := &faultySink{}
 	j := New("/j", sink, nil)
 	if err := j.Append(record(Preflight)); err != nil {
 		t.Fatal(err)
 	}
 	sink.fail = true
-	if err := j.Append(record(Precopy)); err == nil {
-		t.Fatal("a failed write was accepted")
+	for range 2 {
+		if err := j.Append(record(Precopy)); !errors.Is(err, errFull) {
+			t.Fatalf("a failed write: %v", err)
+		}
+		checkSink(t, sink, Preflight)
 	}
-	sink.fail = false
-	if err := j.Append(record(Paused)); err == nil {
-		t.Error("a record was put behind a torn one")
+	sink.fail, sink.steps = false, nil
+	if err := j.Append(record(Failed)); err != nil {
+		t.Fatalf("with room again: %v", err)
 	}
+	if want := []string{"truncate", "sync", "write", "sync"}; !slices.Equal(sink.steps, want) {
+		t.Errorf("steps %v, want %v", sink.steps, want)
+	}
+	checkSink(t, sink, Preflight, Failed)
+	if got := phases(j.Records("m", 1)); !slices.Equal(got, []Phase{Preflight, Failed}) {
+		t.Errorf("the journal knows %v", got)
+	}
+}
+
+// TestTornStays: nothing is put behind a part of a record that could not be dropped, not even later.
+func TestTornStays(t *testing.T) {
+	for name, spoil := range map[string]func(s *faultySink, cause error){
+		"truncate": func(s *faultySink, cause error) { s.truncateErr = cause },
+		"sync":     func(s *faultySink, cause error) { s.syncErr = cause },
+	} {
+		sink, cause := &faultySink{}, errors.New("medium error")
+		j := New("/j", sink, nil)
+		if err := j.Append(record(Preflight)); err != nil {
+			t.Fatal(err)
+		}
+		sink.fail = true
+		if err := j.Append(record(Precopy)); err == nil {
+			t.Fatal("a failed write was accepted")
+		}
+		sink.fail = false
+		spoil(sink, cause)
+		for range 2 {
+			if err := j.Append(record(Paused)); !errors.Is(err, cause) || !strings.Contains(err.Error(), "--journal") {
+				t.Errorf("%s failed: %v", name, err)
+			}
+			spoil(sink, nil)
+		}
+		checkSink(t, sink, Preflight)
+	}
+}
+
+// TestFullDisk: the file of a process goes on behind its last whole record, and its next owner reads that.
+func TestFullDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	for i, phase := range []Phase{Preflight, Precopy} {
+		j, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole := j.sink
+		j.sink = &halfSink{whole}
+		if err := j.Append(record(Paused)); !errors.Is(err, errFull) {
+			t.Fatal(err)
+		}
+		if records, err := ReadFile(path); err != nil || len(records) != i {
+			t.Errorf("with a torn record a reader sees %v, %v", phases(records), err)
+		}
+		j.sink = whole
+		if err := errors.Join(j.Append(record(phase)), j.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	records, err := ReadFile(path)
+	if err != nil || !slices.Equal(phases(records), []Phase{Preflight, Precopy}) {
+		t.Errorf("%v, %v", phases(records), err)
+	}
+}
+
+func checkSink(t *testing.T, sink *faultySink, want ...Phase) {
+	t.Helper()
 	records, _, err := Decode(sink.Bytes())
-	if err != nil || !slices.Equal(phases(records), []Phase{Preflight}) {
-		t.Errorf("the sink holds %v, %v", phases(records), err)
+	if err != nil || !slices.Equal(phases(records), want) {
+		t.Errorf("the sink holds %v, %v; want %v", phases(records), err, want)
 	}
+}
+
+var errFull = errors.New("disk full")
+
+// halfSink has room for half of what is written.
+type halfSink struct{ Sink }
+
+func (s *halfSink) Write(p []byte) (int, error) {
+	n, _ := s.Sink.Write(p[:len(p)/2])
+	return n, errFull
 }
 
 // faultySink keeps half of a failed write, as a full disk does.
 type faultySink struct {
 	bytes.Buffer
-	fail    bool
-	syncErr error
+	fail                 bool
+	syncErr, truncateErr error
+	steps                []string
 }
 
 func (f *faultySink) Write(p []byte) (int, error) {
+	f.steps = append(f.steps, "write")
 	if f.fail {
 		n, _ := f.Buffer.Write(p[:len(p)/2])
-		return n, errors.New("disk full")
+		return n, errFull
 	}
 	return f.Buffer.Write(p)
 }
 
-func (f *faultySink) Sync() error  { return f.syncErr }
+func (f *faultySink) Truncate(sizeBytes int64) error {
+	f.steps = append(f.steps, "truncate")
+	if f.truncateErr == nil {
+		f.Buffer.Truncate(int(sizeBytes))
+	}
+	return f.truncateErr
+}
+
+func (f *faultySink) Sync() error {
+	f.steps = append(f.steps, "sync")
+	return f.syncErr
+}
+
 func (f *faultySink) Close() error { return nil }
 
 func TestFailedSync(t *testing.T) {
