@@ -249,3 +249,22 @@ func TestFailEveryJournalOperation(t *testing.T) {
 		}
 	}
 }
+
+// TestFullJournalRefuses: a destination that can't journal that it accepts refuses, and may wait for the next one.
+func TestFullJournalRefuses(t *testing.T) {
+	for at, operation := range []string{"write", "sync"} {
+		t.Run(operation, func(t *testing.T) {
+			p := newPair(t)
+			p.dst.journal = journal.New("/j", &faultySink{nullSink{}, &faults{at: at}}, nil)
+			out := p.migrate()
+			if !errors.As(out.sendErr, new(*RefusedError)) {
+				t.Errorf("send: %v", out.sendErr)
+			}
+			var discarded *DiscardedError
+			if !errors.As(out.gotErr, &discarded) || discarded.Accepted {
+				t.Errorf("receive: %+v", out.gotErr)
+			}
+			p.verifyLaw(source)
+		})
+	}
+}

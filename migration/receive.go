@@ -61,7 +61,8 @@ func (l *Listener) serve(ctx context.Context, v *visitor, target Target) (*Recei
 		l.tasks.Go(s.awaitDone)
 	}
 	if err != nil && s.fate != wire.FateOwner {
-		return nil, &DiscardedError{Accepted: s.accepted, Cause: err}
+		// One that could not be journalled was refused.
+		return nil, &DiscardedError{Accepted: s.accepted && !errors.As(err, new(*refusedError)), Cause: err}
 	}
 	return s.received(), err
 }
