@@ -230,6 +230,12 @@ func TestTimeline(t *testing.T) {
 	if d, err := tl.downtime(); err != nil || d != 3*time.Second { // stop-copy, state, commit
 		t.Errorf("downtime %v, %v", d, err)
 	}
+	c.now += time.Minute // until somebody looks
+	for failed, want := range map[bool]time.Duration{false: 7 * time.Second, true: 66 * time.Second} {
+		if got := tl.total(failed); got != want {
+			t.Errorf("failed %v: total %v, want %v", failed, got, want)
+		}
+	}
 	if got := tl.phases(); len(got) != int(stageRunning) || got[0].Phase != "start" || got[0].MS != 1000 {
 		t.Errorf("phases %v", got)
 	}

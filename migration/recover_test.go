@@ -142,6 +142,13 @@ func TestGiveUp(t *testing.T) {
 	if !errors.Is(out.sendErr, ErrGiveUp) || out.sent.Status != StatusFailed {
 		t.Fatalf("send: %v, %s", out.sendErr, out.sent.Status)
 	}
+	toRunning := 0.0
+	for _, phase := range out.sent.Phases {
+		toRunning += phase.MS
+	}
+	if out.sent.TotalMS <= toRunning {
+		t.Errorf("it took %v ms, and %v until the guest ran", out.sent.TotalMS, toRunning)
+	}
 	if err := <-n.complete; !errors.Is(err, ErrMemoryLost) {
 		t.Fatalf("the destination says %v", err)
 	}

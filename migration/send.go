@@ -373,7 +373,7 @@ func (s *sender) finish(err error) (*Result, error) {
 	if err != nil {
 		r.Error = err.Error()
 	}
-	r.TotalMS = milliseconds(s.time.total())
+	r.TotalMS = milliseconds(s.time.total(err != nil))
 	r.SourceCPUMS = milliseconds(s.cpu.took())
 	r.Phases = s.time.phases()
 	r.BytesSent = s.bytesSent()

@@ -67,8 +67,8 @@ func (t *timeline) downtime() (time.Duration, error) {
 
 // total is from the start to the guest's first instruction at the destination, or in post-copy to the last of its
 // memory there; of a migration that failed, to now.
-func (t *timeline) total() time.Duration {
-	if t.now >= stageRunning {
+func (t *timeline) total(failed bool) time.Duration {
+	if t.now >= stageRunning && !failed {
 		return t.at[t.now] - t.at[stageStart]
 	}
 	return t.elapsed()
