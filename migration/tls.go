@@ -292,7 +292,11 @@ func (v *visitor) handshake(ctx context.Context) error {
 		Peer: "the source at " + c.raw.RemoteAddr().String(), Cause: err,
 		Advice: "it needs a certificate that is in date, for clients, and signed by the CA that was given here as --tls-ca",
 	}
-	if speaksPlain(err) {
+	switch {
+	case isAlert(err):
+		failed.Advice = "the source does not accept this side's certificate: it must be in date, for servers (extended key usage serverAuth), " +
+			"for the name or address that the source gives as --to, and signed by the source's --tls-ca"
+	case speaksPlain(err):
 		failed.Advice = "it does not use TLS: migrate with --tls-cert, --tls-key and --tls-ca"
 		_ = c.raw.SetWriteDeadline(time.Now().Add(v.timeout))
 		_ = wire.NewWriter(c.raw).Message(wire.TypeRefuse, wire.NewReason(

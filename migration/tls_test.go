@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	logrustest "github.com/sirupsen/logrus/hooks/test"
 
 	"github.com/fineline-vmm/fineline/memory"
@@ -221,6 +222,48 @@ func TestTLSRefusals(t *testing.T) {
 			p.verifyLaw(source)
 		})
 	}
+}
+
+// TestTLSBlame: the destination's log sends its reader to the side whose certificate was not accepted.
+func TestTLSBlame(t *testing.T) {
+	c := newPKI(t)
+	good := c.good()
+	alien := load(t, c.files("alien", c.ca2, c.ca, tlstest.Template{}))
+	for _, tc := range []struct {
+		name                string
+		source, destination *tls.Config
+		want                string
+	}{
+		{"of the destination's CA", good, alien, "the source does not accept this side's certificate"},
+		{"of the destination's date", good, c.expired(), "the source does not accept this side's certificate"},
+		{"of the source's CA", alien, good, "it needs a certificate that is in date"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := newPair(t)
+			log, said := logrus.New(), make(lines, 16)
+			log.SetOutput(said)
+			p.log = log
+			p.opts.TLS, p.listenTLS = tc.source, tc.destination
+			p.listen("tcp:127.0.0.1:0")
+			p.opts.hooks = p.src.hooks
+			p.opts.hooks.dial = p.dial
+			if _, err := Send(p.ctx, p.src, p.l.Address(), p.opts); err == nil {
+				t.Fatal("migrated")
+			}
+			if got := <-said; !strings.Contains(got, tc.want) {
+				t.Errorf("%q does not say %q", got, tc.want)
+			}
+			p.verifyLaw(source)
+		})
+	}
+}
+
+// lines yields what is written to it.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) {
+	l <- string(p)
+	return len(p), nil
 }
 
 const hangGuard = time.Minute
