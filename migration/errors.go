@@ -14,6 +14,8 @@ var (
 	ErrConnectionLost = errors.New("the connection to the peer was lost")
 	// ErrPeerSilent: the peer did not answer in time.
 	ErrPeerSilent = errors.New("the peer does not answer")
+	// ErrStopped: the destination's Listener was closed before the commit.
+	ErrStopped = errors.New("the destination was stopped")
 	// ErrGiveUp: post-copy ended without the rest of the memory, because SendOptions.GiveUp said so.
 	ErrGiveUp = errors.New("the rest of the guest's memory was given up")
 	// ErrMemoryLost: post-copy, at the destination. The source is gone and with it memory that had not come.

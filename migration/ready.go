@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/fineline-vmm/fineline/migration/inject"
@@ -19,7 +18,7 @@ func (s *session) ready(ctx context.Context) error {
 	for {
 		_, err := s.word(ctx)
 		if err == nil && s.l.ctx.Err() != nil {
-			err = net.ErrClosed // whoever stopped this process did so before the commit
+			err = ErrStopped // whoever stopped this process did so before the commit
 		}
 		if err == nil {
 			return s.own()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"time"
 
@@ -22,15 +21,15 @@ import (
 // Receive waits for one machine and returns when its guest runs here. With a *DiscardedError nothing
 // runs here and target was discarded if it was built; Receive may be called again with a new target.
 // With ErrNotStarted the guest belongs here, paused. The end of ctx, or Close, discards what has not
-// been committed. One Receive at a time.
+// been committed; Close with ErrStopped. One Receive at a time.
 func (l *Listener) Receive(ctx context.Context, target Target) (*Received, error) {
 	if !l.begin() {
-		return nil, &DiscardedError{Cause: net.ErrClosed}
+		return nil, &DiscardedError{Cause: ErrStopped}
 	}
 	defer l.tasks.Done()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(l.ctx, func() { cancel(net.ErrClosed) })
+	stop := context.AfterFunc(l.ctx, func() { cancel(ErrStopped) })
 	defer stop()
 	select {
 	case v := <-l.offers:

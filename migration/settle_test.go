@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -158,8 +159,31 @@ func TestCloseWaitsForReceive(t *testing.T) {
 	if phase := <-closed; phase != journal.Discarded {
 		t.Errorf("closed with the journal at %q", phase)
 	}
-	if _, err := p.l.Receive(t.Context(), p.dst); !errors.Is(err, net.ErrClosed) {
+	if _, err := p.l.Receive(t.Context(), p.dst); !errors.Is(err, ErrStopped) {
 		t.Errorf("received after the end: %v", err)
+	}
+	p.verifyLaw(source)
+}
+
+// TestStoppedDestination: the source reads that its destination was stopped, not how that looked to a connection there.
+func TestStoppedDestination(t *testing.T) {
+	p := newPair(t)
+	p.neverConverge()
+	busy, stopped := p.opts.Progress, false
+	p.opts.Progress = func(now Progress) {
+		busy(now)
+		if now.Round == 2 && !stopped {
+			stopped = true
+			go p.l.Close()
+			<-p.l.ctx.Done()
+		}
+	}
+	out := p.migrate()
+	if !errors.As(out.sendErr, new(*AbortedError)) || !strings.Contains(out.sendErr.Error(), ErrStopped.Error()) {
+		t.Errorf("send: %v", out.sendErr)
+	}
+	if !isDiscarded(out.gotErr) || !errors.Is(out.gotErr, ErrStopped) {
+		t.Errorf("receive: %v", out.gotErr)
 	}
 	p.verifyLaw(source)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/time/rate"
@@ -71,7 +70,7 @@ func (in *incoming) receive(ctx context.Context, i *instance) {
 		case !errors.As(err, &discarded): // it is here, if only paused
 			i.received(t, received, err)
 			return
-		case !discarded.Accepted && ctx.Err() == nil && !errors.Is(err, net.ErrClosed):
+		case !discarded.Accepted && ctx.Err() == nil && !errors.Is(err, migration.ErrStopped):
 			said.Do(func() { logrus.WithError(discarded.Cause).Warn("no machine came; waiting for another") })
 		default:
 			in.failed <- err
