@@ -196,7 +196,10 @@ func (t *targetMachine) Run() error {
 	if !t.resume {
 		return nil
 	}
-	return t.m.Resume()
+	if err := t.m.Resume(); !errors.Is(err, vmm.ErrStopped) {
+		return err
+	}
+	return nil // it came, and this process ends
 }
 
 // Pause holds the guest while its memory is out of reach.

@@ -35,6 +35,7 @@ type instance struct {
 	logFile *os.File
 	out     *outgoing // the migration under way, or nil
 	in      *incoming // a destination, or nil
+	closing bool      // a machine that still comes is stopped
 
 	// machineID names the guest for its whole life, wherever it runs.
 	machineID   string
@@ -177,12 +178,16 @@ func (i *instance) Start(context.Context) error {
 	return nil
 }
 
-// adopt takes a running machine into care.
+// adopt takes a machine into care.
 func (i *instance) adopt(m *vmm.Machine) {
 	i.mu.Lock()
 	i.machine = m
 	i.cfg = m.Config()
+	closing := i.closing
 	i.mu.Unlock()
+	if closing {
+		m.Stop()
+	}
 	close(i.arrived)
 	go func() {
 		logFaults(m)
@@ -230,15 +235,20 @@ func (i *instance) Stop(context.Context) error {
 // close ends what still runs and returns how the guest's run ended.
 func (i *instance) close() (vmm.Outcome, error) {
 	i.mu.Lock()
-	in := i.in
+	in, m := i.in, i.machine
+	i.closing = true
 	i.mu.Unlock()
+	if m != nil { // first: the listener's end takes away what memory is still to come, and no vCPU may look for it then
+		m.Stop()
+	}
 	var errs []error
-	if in != nil { // first: a machine may be arriving
+	if in != nil { // a machine may be arriving
 		errs = append(errs, in.listener.Close())
 		<-in.over
 	}
 	i.mu.Lock()
-	m, logFile := i.machine, i.logFile
+	m = i.machine
+	logFile := i.logFile
 	i.mu.Unlock()
 	outcome := vmm.Outcome{Kind: vmm.EndedByUser}
 	if m != nil {

@@ -28,7 +28,7 @@ type slowPostcopy struct {
 	err      error
 }
 
-func startSlowPostcopy(t *testing.T) *slowPostcopy {
+func startSlowPostcopy(t *testing.T, keepSource bool) *slowPostcopy {
 	h := newHouse(t)
 	p := &slowPostcopy{house: h, src: h.startDirty("src", "", "pages=8192 lines=4 rate=200 verify=1 progress=0", "--memory", "96M")}
 	p.dst, p.direct = h.startIncoming("dst", "")
@@ -40,6 +40,7 @@ func startSlowPostcopy(t *testing.T) *slowPostcopy {
 	p.before = p.src.check()
 	r := request("unix:" + h.path("link"))
 	r.MemoryMode, r.Granularity, r.Compression = "Postcopy", "page", "none" // so that it takes its time
+	r.KeepSource = keepSource
 	told := make(chan struct{})
 	p.told = told
 	go func() {
@@ -73,7 +74,7 @@ func (p *slowPostcopy) cut() {
 // TestRecover: while memory follows the guest nothing can be undone, and a link that is cut is replaced by another way to
 // the same destination.
 func TestRecover(t *testing.T) {
-	p := startSlowPostcopy(t)
+	p := startSlowPostcopy(t, false)
 	p.wantError("cancel", p.src.API.CancelMigration(p.ctx), "too late: the guest runs at the destination")
 	p.wantError("stop", p.src.API.Stop(p.ctx), "MiB of its memory would be lost")
 	p.wantError("recover", p.src.API.RecoverMigration(p.ctx, api.RecoverRequest{}), "the connection stands")
@@ -101,7 +102,7 @@ func TestRecover(t *testing.T) {
 
 // TestEndOfServing: the first signal to a source whose guest has left says what it would cost, the second one costs it.
 func TestEndOfServing(t *testing.T) {
-	p := startSlowPostcopy(t)
+	p := startSlowPostcopy(t, false)
 	signal := func() {
 		if err := unix.Kill(p.src.PID(), unix.SIGTERM); err != nil {
 			t.Fatal(err)
