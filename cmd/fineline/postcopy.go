@@ -109,6 +109,8 @@ func (i *instance) awaitServed(o *outgoing) error {
 	select {
 	case <-o.over:
 		return nil
+	case <-i.current().Done(): // it was let go of, and is served no more: this is why the process ends, and nobody asked it to
+		return nil
 	default:
 	}
 	logrus.Warnf("the guest runs at the destination and fetches its memory from here (%s are not sent yet): this process ends when all has gone; "+

@@ -91,8 +91,8 @@ func TestRecover(t *testing.T) {
 	if p.err != nil || p.result.Status != migration.StatusCompleted || p.result.RecoveredTimes != 1 {
 		t.Errorf("migrate: %v, %+v", p.err, p.result)
 	}
-	if code := p.src.awaitExit(); code != 0 {
-		t.Errorf("the source ended with %d", code)
+	if code := p.src.awaitExit(); code != 0 || strings.Contains(p.src.Stderr(), "a second signal") {
+		t.Errorf("the source, to which nobody gave a signal, ended with %d\n%s", code, p.src.Stderr())
 	}
 	if after := p.dst.checkRuns(); after < p.before {
 		t.Errorf("the guest went from %d steps back to %d", p.before, after)

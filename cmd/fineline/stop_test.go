@@ -31,8 +31,8 @@ func TestStopWhileMemoryFollows(t *testing.T) {
 				if p.err != nil || p.result.Status != migration.StatusCompleted {
 					t.Errorf("migrate: %v, %+v", p.err, p.result)
 				}
-				if code := p.src.awaitExit(); code != 0 {
-					t.Errorf("the source ended with %d", code)
+				if code := p.src.awaitExit(); code != 0 || strings.Contains(p.src.Stderr(), "a second signal") {
+					t.Errorf("the source ended with %d\n%s", code, p.src.Stderr())
 				}
 				p.src.checkLeftovers()
 				p.dst.checkLeftovers()
