@@ -86,6 +86,8 @@ type Result struct {
 	SwitchedToPostcopy bool   `json:"switched_to_postcopy"`
 	RecoveredTimes     int    `json:"recovered_times"` // connections lost in post-copy and replaced
 	Faults             Faults `json:"faults"`
+	// EndedThere: the guest was ended at the destination before all its memory had come there.
+	EndedThere bool `json:"ended_there,omitempty"`
 	// KeepSource: the source holds checkpoints of the guest, of which it had so many when this was said.
 	KeepSource  bool   `json:"keep_source,omitempty"`
 	Checkpoints uint64 `json:"checkpoints,omitempty"`

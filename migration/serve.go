@@ -236,7 +236,7 @@ func (s *sender) awaitComplete(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.result.Faults = done.Faults
+	s.result.Faults, s.result.EndedThere = done.Faults, done.Ended
 	return errComplete
 }
 

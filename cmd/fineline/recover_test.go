@@ -88,7 +88,7 @@ func TestRecover(t *testing.T) {
 		t.Fatalf("recover: %d, %s%s\n%s", code, out, errs, p.src.Stderr())
 	}
 	<-p.told
-	if p.err != nil || p.result.Status != migration.StatusCompleted || p.result.RecoveredTimes != 1 {
+	if p.err != nil || p.result.Status != migration.StatusCompleted || p.result.RecoveredTimes != 1 || p.result.EndedThere {
 		t.Errorf("migrate: %v, %+v", p.err, p.result)
 	}
 	if code := p.src.awaitExit(); code != 0 || strings.Contains(p.src.Stderr(), "a second signal") {

@@ -28,7 +28,7 @@ func TestStopWhileMemoryFollows(t *testing.T) {
 					t.Errorf("the destination ended with %d\n%s", code, p.dst.Stderr())
 				}
 				<-p.told
-				if p.err != nil || p.result.Status != migration.StatusCompleted {
+				if p.err != nil || p.result.Status != migration.StatusCompleted || !p.result.EndedThere {
 					t.Errorf("migrate: %v, %+v", p.err, p.result)
 				}
 				if code := p.src.awaitExit(); code != 0 || strings.Contains(p.src.Stderr(), "a second signal") {

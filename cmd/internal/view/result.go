@@ -65,9 +65,11 @@ func byThePage(r *migration.Result) []Row {
 // postcopyRows are those of a migration whose memory followed the guest.
 func postcopyRows(r *migration.Result) []Row {
 	f := r.Faults
-	rows := []Row{
-		{"after the guest", fmt.Sprintf("%d pages pushed, %d asked for, %d of them predicted", f.Background, f.Count+f.Prefetched, f.Prefetched)},
-	}
+	var rows []Row
+	rows = appendIf(rows, r.EndedThere, "guest", "ended at the destination before all its memory was there")
+	rows = append(rows, Row{
+		"after the guest", fmt.Sprintf("%d pages pushed, %d asked for, %d of them predicted", f.Background, f.Count+f.Prefetched, f.Prefetched),
+	})
 	waits := f.Count + f.Stocked
 	rows = appendIf(rows, waits != 0, "guest's waits", fmt.Sprintf("%d: p50 %.0f us, p99 %.0f us, longest %.0f us; %d for pages that had come already",
 		waits, f.P50US, f.P99US, f.MaxUS, f.Stocked))
