@@ -197,8 +197,13 @@ func (i *instance) sendOptions(r api.MigrationRequest) (to migration.Address, op
 
 // sent reports how a migration ended.
 func (i *instance) sent(o *outgoing, source *sourceMachine, result *migration.Result, err error) {
+	outcome := i.outcomeOf(source, result, err)
+	if outcome == api.GuestKept && result.Status == migration.StatusFailed {
+		err = withNextStep(err)
+		result.Error = err.Error()
+	}
 	o.result.Store(result)
-	if err != nil && i.outcomeOf(source, result, err) == api.GuestKept && o.settle(err) {
+	if outcome == api.GuestKept && o.settle(err) {
 		// A refusal answers the request that started the migration; the session
 		// tells it to the readers of the stream.
 		return
@@ -207,9 +212,20 @@ func (i *instance) sent(o *outgoing, source *sourceMachine, result *migration.Re
 	if err != nil {
 		logrus.WithError(err).Warn("migration")
 	}
-	if err := i.session.MigrationEnded(i.outcomeOf(source, result, err), result); err != nil {
+	if err := i.session.MigrationEnded(outcome, result); err != nil {
 		logrus.WithError(err).Debug("the machine ended during its migration")
 	}
+}
+
+// withNextStep adds the way on to why a migration failed that left the guest here, where that does not say it: whatever else is
+// wrong has its own. A destination that had accepted the machine has ended, one that had not waits.
+func withNextStep(err error) error {
+	switch {
+	case errors.Is(err, migration.ErrConnectionLost), errors.Is(err, migration.ErrPeerSilent),
+		errors.Is(err, wire.ErrProtocol), errors.As(err, new(*migration.AbortedError)):
+		return fmt.Errorf("%w; the guest is still here: start the destination again if it has ended, and migrate again", err)
+	}
+	return err
 }
 
 // outcomeOf is where the guest is after a migration that ended with err.
