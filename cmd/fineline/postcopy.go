@@ -74,7 +74,7 @@ func (i *instance) RecoverMigration(ctx context.Context, r api.RecoverRequest) e
 	o := i.out
 	i.mu.Unlock()
 	if p := o.latest.Load(); p.Phase != migration.PhaseReconnecting {
-		return fmt.Errorf("nothing is to be recovered: the connection stands, and the memory moves: %s are not sent yet", pagesInBytes(p.AbsentPages))
+		return fmt.Errorf("nothing is to be recovered: the connection stands, and the memory moves: %s", unsentText(p))
 	}
 	done := make(chan error, 1)
 	recovery.Done = done
@@ -113,15 +113,29 @@ func (i *instance) awaitServed(o *outgoing) error {
 		return nil
 	default:
 	}
-	logrus.Warnf("the guest runs at the destination and fetches its memory from here (%s are not sent yet): this process ends when all has gone; "+
-		"a second signal ends it at once, and the guest is lost then", view.Bytes(float64(i.MemoryUnderWay())))
+	logrus.Warnf("the guest runs at the destination and fetches its memory from here (%s): this process ends when all has gone; "+
+		"a second signal ends it at once, and the guest is lost then", unsentText(o.latest.Load()))
 	select {
 	case <-o.over:
 		return nil
 	case <-again:
 	}
-	left := i.MemoryUnderWay()
+	least := ""
+	if left := i.MemoryUnderWay(); left != 0 {
+		least = fmt.Sprintf(", at least %s of it", view.Bytes(float64(left)))
+	}
 	close(o.giveUp)
 	<-o.over
-	return fmt.Errorf("ended before all of the guest's memory was at the destination, at least %s of it: the guest there is lost with it", view.Bytes(float64(left)))
+	return fmt.Errorf("ended before all of the guest's memory was at the destination%s: the guest there is lost with it", least)
+}
+
+// unsentText is what is known here of memory that the destination lacks. What a connection holds counts as sent.
+func unsentText(p *migration.Progress) string {
+	switch {
+	case p.AbsentPages != 0:
+		return pagesInBytes(p.AbsentPages) + " are not sent yet"
+	case p.Phase == migration.PhaseReconnecting:
+		return "it is not known what has arrived"
+	}
+	return "all is sent, the destination stores the last"
 }

@@ -133,7 +133,7 @@ func outgoingRows(p *migration.Progress, add func(name, format string, args ...a
 	if p.ThrottlePercent != 0 {
 		add("slowed down", "by %d %% of its time", p.ThrottlePercent)
 	}
-	if p.PostcopyPages != 0 {
+	if p.AbsentPages != 0 { // with none unsent the destination may still lack what is on its way
 		add("memory to go", "%s of %s", pagesInBytes(p.AbsentPages), pagesInBytes(p.PostcopyPages))
 	}
 	if p.Lost != "" {

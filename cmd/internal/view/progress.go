@@ -60,8 +60,10 @@ func Label(p *migration.Progress) string {
 func Speed(p *migration.Progress) string {
 	sent := Bytes(float64(p.BytesSent))
 	switch {
+	case p.Phase == migration.PhaseReconnecting && p.AbsentPages == 0: // the lost connection may have held much of it
+		return fmt.Sprintf("%s, not known what has arrived", sent)
 	case p.Phase == migration.PhaseReconnecting:
-		return fmt.Sprintf("%s to come", Bytes(float64(p.AbsentPages*memory.PageSize)))
+		return fmt.Sprintf("at least %s to come", Bytes(float64(p.AbsentPages*memory.PageSize)))
 	case p.LeftMS != nil:
 		return fmt.Sprintf("%s, %s left", sent, seconds(*p.LeftMS))
 	case p.RoundLeftMS != nil:
