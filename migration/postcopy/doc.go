@@ -69,8 +69,8 @@
 // waits for a line asks for it.
 //
 // Measured with 65536 pages of which a line differs, 2 processors, medians of 5, without and with: a request took 123 to 189 µs at the
-// median and 0.8 to 1.3 ms at the 99th percentile, and takes 13 to 23 µs and 0.1 to 0.5 ms, beside 10 and 60 to 100 µs of a bare
-// userfaultfd copy; of the working set 1.5 to 2.2 % were asked for over the connection, and 0.01 to 0.25 % are. Traced before: of a guest
+// median and 0.8 to 1.3 ms at the 99th percentile, and takes 12 to 25 µs and 0.2 to 0.8 ms, beside 10 to 13 and 17 to 120 µs of a bare
+// userfaultfd copy; of the working set 1.5 to 2.2 % were asked for over the connection, and 0.01 to 0.9 % are. Traced before: of a guest
 // that goes through its memory in order nine of ten misses lay in the run of 16 that was being stored, of one that goes by strides
 // three of four in the sockets.
 //
