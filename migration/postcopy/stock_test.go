@@ -183,14 +183,14 @@ func TestMissInStock(t *testing.T) {
 	}
 }
 
-// slowMemory takes a while for each run of pages.
+// slowMemory stores one run of pages a tick.
 type slowMemory struct {
 	*fakeMemory
-	takes time.Duration
+	ticks <-chan time.Time
 }
 
 func (m *slowMemory) FillRun(gpa memory.GPA, count int, fn func(i int, page []byte) error) (uint64, error) {
-	time.Sleep(m.takes)
+	<-m.ticks
 	return m.fakeMemory.FillRun(gpa, count, fn)
 }
 
@@ -199,7 +199,7 @@ func TestBusyIsNotSilent(t *testing.T) {
 	const timeout = 300 * time.Millisecond
 	guest, source := newGuest(t, 320), newSource(t, 320)
 	absent := setOf(guest, allPages(guest)...)
-	m := &slowMemory{newFakeMemory(guest, absent), timeout / 10}
+	m := &slowMemory{newFakeMemory(guest, absent), time.Tick(timeout / 10)}
 	l := newLinks(t, 1)
 	s := NewServer(source, absent, ServerOptions{})
 	p := NewPager(m, PagerOptions{PeerTimeout: timeout})
