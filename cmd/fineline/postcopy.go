@@ -13,6 +13,7 @@ import (
 	"github.com/fineline-vmm/fineline/cmd/internal/view"
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/vmm"
 	"github.com/fineline-vmm/fineline/vmm/api"
 )
 
@@ -109,8 +110,10 @@ func (i *instance) awaitServed(o *outgoing) error {
 	select {
 	case <-o.over:
 		return nil
-	case <-i.current().Done(): // it was let go of, and is served no more: this is why the process ends, and nobody asked it to
-		return nil
+	case <-i.current().Done():
+		if i.current().Outcome().Kind == vmm.EndedByMigration { // it is served no more: this is why the process ends, and nobody asked it to
+			return nil
+		}
 	default:
 	}
 	logrus.Warnf("the guest runs at the destination and fetches its memory from here (%s): this process ends when all has gone; "+

@@ -149,7 +149,7 @@ func (j *Journal) Note(r Record) error {
 	}
 	if _, err := j.sink.Write(text); err != nil {
 		j.torn = true
-		return fmt.Errorf("journal %s: %w; once its disk takes writes again, migrate again", j.path, err)
+		return fmt.Errorf("journal %s: %w; it takes records again as soon as its disk takes writes", j.path, err)
 	}
 	j.records = append(j.records, r)
 	j.sizeBytes += int64(len(text))

@@ -109,9 +109,11 @@ func (r *run) missed(gpa memory.GPA) error {
 func (r *run) storeFound(page uint64) (found bool, err error) {
 	for _, s := range r.stocks {
 		found, err = s.find(page, func(it arrival) error {
-			filled, err := r.mem.FillRun(pageGPA(page), 1, func(_ int, content []byte) error { return it.put(content) })
+			filled, err := r.mem.FillRun(pageGPA(page), 1, func(_ int, content []byte) error {
+				r.found.add(page) // before the background can find it stored
+				return it.put(content)
+			})
 			if filled != 0 {
-				r.found.add(page)
 				r.stats.background.Add(1)
 				r.stats.stocked.Add(1)
 			}
