@@ -67,7 +67,7 @@ func (d *Demand) absentOnly(first place, count int) error {
 func (d *Demand) lockOf(p place) *sync.Mutex { return &d.filling[p.off/PageSize%fillLocks] }
 
 // bring gives an absent page its content. If somebody waits for it, it is shown before the rest of its run: who begins to wait sets
-// wanted and then looks at absent (hasten), here it is the other way around.
+// wanted and then looks at absent (note), here it is the other way around.
 func (d *Demand) bring(p place, i int, fn func(i int, page []byte) error) (fresh bool, err error) {
 	lock := d.lockOf(p)
 	lock.Lock()

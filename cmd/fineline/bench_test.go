@@ -10,6 +10,22 @@ import (
 	"github.com/fineline-vmm/fineline/cmd/internal/bench"
 )
 
+// bench runs a benchmark once, of the smallest guest and without a peer.
+func (h *house) bench(name string, args ...string) (report bench.Report) {
+	h.t.Helper()
+	args = append([]string{"bench", name, "--json", "--peer", "none", "--runs", "1", "--only", "small-64m"}, args...)
+	cmd := exec.CommandContext(h.ctx, program(h.t), args...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+h.dir)
+	out, err := cmd.Output()
+	if err != nil {
+		h.t.Fatalf("%v: %s", err, out)
+	}
+	if err := json.Unmarshal(out, &report); err != nil {
+		h.t.Fatalf("%v in %s", err, out)
+	}
+	return report
+}
+
 // TestBenchMigrate is one tiny run through a link, without a peer, and a picture.
 func TestBenchMigrate(t *testing.T) {
 	if slow() {
@@ -17,17 +33,7 @@ func TestBenchMigrate(t *testing.T) {
 	}
 	h := newHouse(t)
 	picture := h.path("migration.svg")
-	cmd := exec.CommandContext(h.ctx, program(t), "bench", "migrate", "--json", "--peer", "none", "--runs", "1", "--only", "small-64m",
-		"--link", "2Gbit", "--mode", "precopy", "--plot", picture)
-	cmd.Env = append(os.Environ(), "TMPDIR="+h.dir)
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	var report bench.Report
-	if err := json.Unmarshal(out, &report); err != nil {
-		t.Fatalf("%v in %s", err, out)
-	}
+	report := h.bench("migrate", "--link", "2Gbit", "--mode", "precopy", "--plot", picture)
 	found := map[string]float64{}
 	for _, r := range report.Results {
 		_, what, _ := strings.Cut(r.Name, ": ")
@@ -57,16 +63,7 @@ func TestBenchKeptSource(t *testing.T) {
 		t.Skip("a post-copy and some checkpoints that show nothing of the emulated machine")
 	}
 	h := newHouse(t)
-	cmd := exec.CommandContext(h.ctx, program(t), "bench", "postcopy", "--json", "--peer", "none", "--runs", "1", "--only", "small-64m", "--keep-source")
-	cmd.Env = append(os.Environ(), "TMPDIR="+h.dir)
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	var report bench.Report
-	if err := json.Unmarshal(out, &report); err != nil {
-		t.Fatalf("%v in %s", err, out)
-	}
+	report := h.bench("postcopy", "--keep-source")
 	found := map[string]bench.Result{}
 	for _, r := range report.Results {
 		_, what, _ := strings.Cut(r.Name, ": ")

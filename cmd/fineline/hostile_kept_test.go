@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/fineline-vmm/fineline/migration"
 	"github.com/fineline-vmm/fineline/migration/hostile"
 	"github.com/fineline-vmm/fineline/migration/identity"
 	"github.com/fineline-vmm/fineline/migration/journal"
@@ -65,11 +64,7 @@ func TestHostileKeepers(t *testing.T) {
 	hostTierOnly(t)
 	vmmtest.NeedKVM(t)
 	h := newHouse(t)
-	src := h.startDirty("src", "", keptLoad, "--memory", "64M")
-	dst, to := h.startIncoming("dst", "")
-	if r, err := src.Migrate(h.ctx, keptRequest(to, "Postcopy"), ignoreProgress); err != nil || r.Status != migration.StatusCompleted {
-		t.Fatalf("%v %+v", err, r)
-	}
+	src, dst := h.moveKept("Postcopy")
 	hello := src.hello()
 	for _, k := range hostile.Keepers() {
 		src.awaitCheckpoints()
