@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -142,6 +143,31 @@ func (k *keeper) end() {
 	k.mu.Unlock()
 	k.quit()
 	<-k.done
+}
+
+// sayDone tells the destination that nothing is kept any more, which is all that it still needs: what it says meanwhile
+// does not matter. It reports whether there was a connection for it.
+func (k *keeper) sayDone() bool {
+	st := k.current()
+	return st != nil && k.say(st, func(w *wire.Writer) error { return w.Signal(wire.TypeDone) }) == nil
+}
+
+// farewell is sayDone after end, on a new connection: there was none just then, or the destination had just closed it for
+// another one (see heardDead).
+func (k *keeper) farewell() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), lastBytes)
+	defer cancel()
+	st, err := k.connect(ctx)
+	if err != nil {
+		return false
+	}
+	k.use(st)
+	if !k.sayDone() {
+		return false
+	}
+	_ = st.conn.SetReadDeadline(time.Now().Add(lastBytes)) // fails only when closed, as will the read
+	_, _ = io.Copy(io.Discard, st.conn)                    // closed with bytes unread, a socket may drop the word
+	return true
 }
 
 // patientReader reads a connection that may be silent for so long; a frame may take longer.

@@ -229,6 +229,7 @@ func (s *sender) heardDead(a *ask) bool {
 	st, err := s.keeper.connect(context.Background())
 	if err == nil {
 		_ = st.conn.Close()
+		s.keeper.use(nil) // the destination has closed the one before it, and a word on that would be lost
 		a.answer <- errAlive
 		return false
 	}
@@ -349,13 +350,11 @@ func (s *sender) lose(cause error) error {
 
 // letGo ends a Standby: the guest is the destination's alone, or has ended there.
 func (s *sender) letGo() error {
-	if st := s.keeper.current(); st != nil {
-		// DONE is all that the destination still needs; what it says meanwhile does not matter.
-		if s.keeper.say(st, func(w *wire.Writer) error { return w.Signal(wire.TypeDone) }) == nil {
-			s.opts.Journal.Settle(s.opts.MachineID, s.generation)
-		}
-	}
+	heard := s.keeper.sayDone()
 	s.keeper.end()
+	if heard || s.keeper.farewell() {
+		s.opts.Journal.Settle(s.opts.MachineID, s.generation)
+	}
 	s.release()
 	return nil
 }

@@ -149,6 +149,38 @@ func TestReleased(t *testing.T) {
 	}
 }
 
+// TestReleasedWithoutStream: the destination hears that it is alone though there is no reverse stream just then, as after a
+// human's wrong word.
+func TestReleasedWithoutStream(t *testing.T) {
+	for name, breakStream := range map[string]func(*pair, *Standby){
+		"by the source":      func(_ *pair, st *Standby) { st.keeperForTest().cut() },
+		"by the destination": func(p *pair, _ *Standby) { p.l.current().reversal().conn().close() },
+		"wrong word":         func(_ *pair, st *Standby) { _ = st.TakeOver() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, st := keptPair(t, wire.ModePostcopy)
+			p.listenUnix()
+			if out := p.migrate(); out.sendErr != nil || out.gotErr != nil {
+				t.Fatalf("send: %v; receive: %v", out.sendErr, out.gotErr)
+			}
+			ended := p.wait(st)
+			p.awaitCheckpoint(st, 1)
+			breakStream(p, st)
+			if err := st.Release(); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-ended; err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the destination listens no more", func() bool { return p.l.ctx.Err() != nil })
+			if p.src.journal.Needed() || p.dst.journal.Needed() {
+				t.Error("a journal is still needed")
+			}
+			p.verifyLaw(destination)
+		})
+	}
+}
+
 // TestTakenBack kills the destination after the migration. The guest goes on at the source, as it was in the last checkpoint,
 // and can be moved again.
 func TestTakenBack(t *testing.T) {
