@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration/journal"
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
@@ -47,20 +48,34 @@ func (c *stuckConn) Close() error {
 	return c.Conn.Close()
 }
 
-// TestLeavesStuckSource: a guest that is to leave does not wait for a kept source that takes nothing, which hears of it when it takes
-// something again.
-func TestLeavesStuckSource(t *testing.T) {
-	p, st := keptPair(t, wire.ModePrecopy)
+// stickSource has the source take nothing while stuck; waits is closed when the destination waits for that.
+func (p *pair) stickSource() (stuck *atomic.Bool, waits <-chan struct{}) {
 	p.opts.PeerTimeout = hangGuard // much longer than anybody should wait here
-	var stuck atomic.Bool
-	waits := make(chan struct{})
-	waiting := sync.OnceFunc(func() { close(waits) })
+	stuck, closed := new(atomic.Bool), make(chan struct{})
+	waiting := sync.OnceFunc(func() { close(closed) })
 	p.wrap = func(side string, c net.Conn) net.Conn {
 		if side == source {
 			return c
 		}
-		return newStuckConn(c, &stuck, waiting)
+		return newStuckConn(c, stuck, waiting)
 	}
+	return stuck, closed
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// TestLeavesStuckSource: a guest that is to leave does not wait for a kept source that takes nothing, which hears of it when it takes
+// something again.
+func TestLeavesStuckSource(t *testing.T) {
+	p, st := keptPair(t, wire.ModePrecopy)
+	stuck, waits := p.stickSource()
 	out := p.migrate()
 	if out.sendErr != nil || out.gotErr != nil {
 		t.Fatalf("send: %v; receive: %v", out.sendErr, out.gotErr)
@@ -74,14 +89,7 @@ func TestLeavesStuckSource(t *testing.T) {
 		p.l.EndCheckpoints()
 		close(left)
 	}()
-	eventually(t, "no checkpoint is taken any more", func() bool {
-		select {
-		case <-left:
-			return true
-		default:
-			return false
-		}
-	})
+	eventually(t, "no checkpoint is taken any more", func() bool { return isClosed(left) })
 	phase, _ := lastPhase(p.dst.journal.Records("guest", 1), "guest", 1, journal.Destination)
 	if phase != journal.Ended {
 		t.Errorf("the destination's journal ends with %q", phase)
@@ -91,4 +99,47 @@ func TestLeavesStuckSource(t *testing.T) {
 		t.Errorf("%v, released %v", err, p.src.released)
 	}
 	p.verifyLaw(destination)
+}
+
+// TestEndsInLargeCheckpoint: a guest is stopped though it stands still for a checkpoint that is sent while it is gathered, to a kept
+// source that takes nothing.
+func TestEndsInLargeCheckpoint(t *testing.T) {
+	p, st := keptPair(t, wire.ModePrecopy)
+	stuck, waits := p.stickSource()
+	p.dst.onRestore = func() error {
+		p.l.current().reversal().saver.free = make(chan *wire.Batch, 1) // less than the checkpoint takes
+		return nil
+	}
+	p.dst.onCheckpoint = func() error {
+		stuck.Store(true)
+		for _, r := range p.dst.mem.Regions() {
+			for off := uint64(0); off < r.SizeBytes; off += memory.PageSize {
+				if err := p.dst.mem.StoreUint64(r.Base+memory.GPA(off), 1); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	out := p.migrate()
+	if out.sendErr != nil || out.gotErr != nil {
+		t.Fatalf("send: %v; receive: %v", out.sendErr, out.gotErr)
+	}
+	ended := p.wait(st)
+	<-waits
+	stopped := make(chan struct{})
+	go func() {
+		p.l.DropCheckpoints()
+		p.dst.end()
+		close(stopped)
+	}()
+	eventually(t, "the guest has stopped", func() bool { return isClosed(stopped) })
+	if err := p.l.Close(); err != nil {
+		t.Error(err)
+	}
+	p.killDestination()
+	if err := <-ended; err != nil || !p.src.released {
+		t.Errorf("%v, released %v", err, p.src.released)
+	}
+	p.verifyLaw(nobody)
 }

@@ -386,12 +386,26 @@ func (s *session) awaitRelease(r *reverse) {
 // of it is taken any more, or after some seconds if that source takes nothing: once another destination has accepted it (SendOptions.Accepted), and before it is touched. Sooner would
 // give the protection up for a migration that is refused.
 func (l *Listener) EndCheckpoints() {
-	s := l.current()
-	if s == nil {
-		return
-	}
-	if r := s.reversal(); r != nil && s.over() && s.fate == wire.FateOwner {
-		r.leave()
+	if r := l.leaveSource(); r != nil {
 		<-r.done
 	}
+}
+
+// DropCheckpoints is EndCheckpoints for a guest that ends in this process, and does not wait: Close does. It is to be called before the guest
+// is stopped, since a checkpoint that is sent while it is gathered holds the guest as long as that takes. Memory
+// that follows the guest still comes.
+func (l *Listener) DropCheckpoints() { l.leaveSource() }
+
+// leaveSource begins to end the checkpoints of a guest that runs here. It returns nil if there are none.
+func (l *Listener) leaveSource() *reverse {
+	s := l.current()
+	if s == nil {
+		return nil
+	}
+	r := s.reversal()
+	if r == nil || !s.over() || s.fate != wire.FateOwner {
+		return nil
+	}
+	r.leave()
+	return r
 }

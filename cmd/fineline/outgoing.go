@@ -253,8 +253,11 @@ const resultTimeout = time.Second
 // so that whoever reads the stream gets its last line. Its error says that memory of a guest that has left is lost.
 func (i *instance) endMigration() (err error) {
 	i.mu.Lock()
-	o := i.out
+	o, in := i.out, i.in
 	i.mu.Unlock()
+	if in != nil {
+		in.listener.DropCheckpoints() // one that is under way would have whoever stops the guest wait for a slow source
+	}
 	if o != nil {
 		o.cancel(nil) // means nothing once the guest has left
 		o.release()
