@@ -113,6 +113,9 @@ func (m *migrationStatus) rows() (rows []view.Row) {
 	switch {
 	case m.Result != nil:
 		add("last migration", "%s%s", m.Result.Status, suffix(m.Result.Error))
+		if m.Result.EndedThere {
+			add("guest", "%s", view.EndedThere)
+		}
 	case m.Outgoing != nil:
 		outgoingRows(m.Outgoing, add)
 	}

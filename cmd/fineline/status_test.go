@@ -30,3 +30,15 @@ func TestRowsOfPostcopy(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestRowsOfEnded: a guest that was ended before its memory was there is not said to have just arrived.
+func TestRowsOfEnded(t *testing.T) {
+	s := migrationStatus{Result: &migration.Result{Status: migration.StatusCompleted, EndedThere: true}}
+	if got := fmt.Sprint(s.rows()); !strings.Contains(got, "ended at the destination before all its memory") {
+		t.Error(got)
+	}
+	s.Result.EndedThere = false
+	if got := fmt.Sprint(s.rows()); strings.Contains(got, "ended") {
+		t.Error(got)
+	}
+}

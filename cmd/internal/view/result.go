@@ -16,6 +16,9 @@ import (
 // Row is one line of a table of numbers.
 type Row struct{ Name, Value string }
 
+// EndedThere is said of the guest of a Result that has it.
+const EndedThere = "ended at the destination before all its memory was there"
+
 // Rows lists the numbers of a migration.
 func Rows(r *migration.Result) []Row {
 	rows := []Row{{"status", string(r.Status)}, {"total", fmt.Sprintf("%.1f ms", r.TotalMS)}}
@@ -66,7 +69,7 @@ func byThePage(r *migration.Result) []Row {
 func postcopyRows(r *migration.Result) []Row {
 	f := r.Faults
 	var rows []Row
-	rows = appendIf(rows, r.EndedThere, "guest", "ended at the destination before all its memory was there")
+	rows = appendIf(rows, r.EndedThere, "guest", EndedThere)
 	rows = append(rows, Row{
 		"after the guest", fmt.Sprintf("%d pages pushed, %d asked for, %d of them predicted", f.Background, f.Count+f.Prefetched, f.Prefetched),
 	})
