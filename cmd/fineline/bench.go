@@ -53,7 +53,10 @@ func benchCommand(name, short string, runs int, measure measurement) *cobra.Comm
 			if cause := context.Cause(c.Context()); cause != nil {
 				return cause // what fails then is not the reason
 			}
-			if err != nil {
+			switch {
+			case errors.Is(err, bench.ErrNoLoad):
+				return usageError{fmt.Errorf("--only: %w", err)}
+			case err != nil:
 				return err
 			}
 			if asJSON {

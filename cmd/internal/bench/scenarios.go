@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -87,7 +88,10 @@ func names(all []Scenario) string {
 	return strings.Join(text, ", ")
 }
 
-// choose finds the scenarios of these names, or numbers from 1; without any, all that are not extra.
+// ErrNoLoad: MigrateOptions.Only names a load that there is not; the error lists those that there are.
+var ErrNoLoad = errors.New("there is no load")
+
+// choose finds the scenarios of these names, or numbers from 1; without any, all that are not extra. Errors wrap ErrNoLoad.
 func choose(all []Scenario, only []string) ([]Scenario, error) {
 	var chosen []Scenario
 	for _, name := range only {
@@ -96,7 +100,7 @@ func choose(all []Scenario, only []string) ([]Scenario, error) {
 			at = n - 1
 		}
 		if at < 0 {
-			return nil, fmt.Errorf("there is no load %q: choose of %s", name, names(all))
+			return nil, fmt.Errorf("%w %q: choose of %s", ErrNoLoad, name, names(all))
 		}
 		chosen = append(chosen, all[at])
 	}
