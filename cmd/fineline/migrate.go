@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -88,6 +89,9 @@ func (f *migrateFlags) run(c *cobra.Command, client *api.Client) error {
 	result, err := follow(c.Context(), client, bar.Show)
 	bar.Close()
 	if err != nil {
+		if result != nil && f.asJSON { // it was refused
+			err = errors.Join(err, f.print(c.OutOrStdout(), result))
+		}
 		return err
 	}
 	if err := f.print(c.OutOrStdout(), result); err != nil {

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/fineline-vmm/fineline/migration"
+	"github.com/fineline-vmm/fineline/migration/wire"
 	"github.com/fineline-vmm/fineline/vmm/api"
 )
 
@@ -26,7 +28,7 @@ const cancelPatience = api.OperationTimeout + 10*time.Second
 // is told of its progress. The result also tells of a migration that failed: look at its
 // Status. When ctx ends the migration is cancelled, and Migrate waits for what comes of that, but not for ever, nor longer than until
 // enough is closed (nil: never): then the error is ErrUntold. When it is too late for a cancel, since the guest has left ahead of its memory,
-// the error is ErrDetached.
+// the error is ErrDetached. A migration that the VMM or the destination refused has a result beside the error, which says so.
 func Migrate(ctx context.Context, enough <-chan struct{}, client *api.Client, r api.MigrationRequest, show func(migration.Progress)) (*migration.Result, error) {
 	return migrate(ctx, enough, cancelPatience, client, r, show)
 }
@@ -62,12 +64,30 @@ func migrate(ctx context.Context, enough <-chan struct{}, patience time.Duration
 		if lasting.Err() != nil {
 			return nil, context.Cause(lasting)
 		}
-		return nil, err
+		return refusal(ctx, r, err), err
 	}
 	if ctx.Err() != nil {
 		cancel() // the first one may have come before the migration
 	}
 	return Follow(lasting, client, show)
+}
+
+// refusal is the result of a migration that was refused before anything was sent; nil if it was not the VMM that said so.
+func refusal(ctx context.Context, r api.MigrationRequest, err error) *migration.Result {
+	if !errors.As(err, new(*api.Fault)) {
+		return nil
+	}
+	result := &migration.Result{
+		Status: migration.StatusFailed, Mode: strings.ToLower(r.MemoryMode), Granularity: r.Granularity,
+		Phases: []migration.PhaseTime{}, Rounds: []migration.Round{}, Error: err.Error(),
+	}
+	if r.Local {
+		result.Mode, result.Granularity = string(wire.ModeLocal), "none"
+	}
+	if ctx.Err() != nil { // which was why
+		result.Status = migration.StatusCancelled
+	}
+	return result
 }
 
 // Follow is told of the progress of the migration that is under way, or was the last, and of its result.
