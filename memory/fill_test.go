@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -252,5 +254,108 @@ func TestTell(t *testing.T) {
 		if err := <-vcpus; err != 0 {
 			t.Error(err)
 		}
+	}
+}
+
+// TestRunThatFailsBesideWaiters: a page of a run that cannot be shown takes nothing from who waits for another one. What was hastened stays
+// the guest's, and what could not be is reported when it is absent again.
+func TestRunThatFailsBesideWaiters(t *testing.T) {
+	const bad, late, hastened = 2, 3, 4
+	g := newTestGuest(t, []Region{{0, 8 * PageSize}})
+	d := demandOf(t, g, allPages(g))
+	hideFrom(t, g, bad*PageSize)
+	c := newVCPU(t, g)
+	var arrived <-chan struct{}
+	fill := func(i int, page []byte) error { return fillContent(GPA(i) * PageSize)(page) }
+	filled, err := d.FillRun(0, 8, func(i int, page []byte) error {
+		if i == 7 {
+			if err := seen(c, hastened*PageSize); err != nil {
+				return err
+			}
+			if errno := c.store(hastened*PageSize, 1); errno != 0 {
+				return errno
+			}
+			lock := d.lockOf(g.place(late * PageSize)) // so that it cannot be hastened
+			lock.Lock()
+			arrived = g.Missing(late*PageSize, 1)
+			lock.Unlock()
+		}
+		return fill(i, page)
+	})
+	if want := uint64(0b10011); filled != want || !errors.Is(err, unix.ENOENT) || d.Len() != 5 || d.Has(hastened*PageSize) {
+		t.Fatalf("filled %b, want %b, %d pages are absent, %v", filled, want, d.Len(), err)
+	}
+	if gpa, ok := d.next(); gpa != late*PageSize || !ok {
+		t.Errorf("the next page that is waited for: %#x, %v", uint64(gpa), ok)
+	}
+	again, err := d.FillRun(late*PageSize, 5, func(i int, page []byte) error { return fill(late+i, page) })
+	if again != 0b11101 || err != nil {
+		t.Errorf("filled %b again, %v", again, err)
+	}
+	<-arrived
+	if got, errno := c.load(hastened * PageSize); got != 1 || errno != 0 {
+		t.Errorf("the guest's store is %#x, %v", got, errno)
+	}
+}
+
+// TestTakeBackLeavesHastened: a page that was hastened when the run had failed already is the guest's, and not absent again.
+func TestTakeBackLeavesHastened(t *testing.T) {
+	const bad, hastened = 2, 4
+	g := newTestGuest(t, []Region{{0, 8 * PageSize}})
+	d := demandOf(t, g, allPages(g))
+	hideFrom(t, g, bad*PageSize)
+	for i := range GPA(8) {
+		if fresh, err := d.bring(g.place(i*PageSize), int(i), func(int, []byte) error { return nil }); !fresh || err != nil {
+			t.Fatal(fresh, err)
+		}
+	}
+	shown, err := d.deliver(g.place(0), 0xff)
+	if shown != 0b11 || !errors.Is(err, unix.ENOENT) {
+		t.Fatalf("shown %b, %v", shown, err)
+	}
+	<-g.Missing(hastened*PageSize, 1)
+	if late := d.takeBack(g.place(0), 0xff&^shown); late != 1<<hastened || d.Has(hastened*PageSize) || !d.Has((hastened+1)*PageSize) {
+		t.Errorf("shown meanwhile: %b", late)
+	}
+}
+
+// TestCloseAwaitsTold: whoever has closed a Demand with pages missing is told of none any more.
+func TestCloseAwaitsTold(t *testing.T) {
+	g := newTestGuest(t, []Region{{0, 8 * PageSize}})
+	d := demandOf(t, g, allPages(g))
+	release, told := make(chan struct{}), make(chan error, 1)
+	d.Tell(func(gpa GPA) {
+		<-release
+		_, err := d.Fill(gpa, fillContent(gpa))
+		told <- err
+	})
+	loaded, closed := make(chan unix.Errno, 1), make(chan struct{})
+	c := newVCPU(t, g)
+	go func() {
+		_, errno := c.load(0)
+		loaded <- errno
+	}()
+	for d.wanted[0].Load() == 0 { // the goroutine that reads faults goes on to tell
+		runtime.Gosched()
+	}
+	go func() {
+		defer close(closed)
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	<-d.ended
+	select {
+	case <-closed:
+		t.Error("Close has returned")
+	case <-time.After(50 * time.Millisecond): // in which one that does not wait returns
+	}
+	close(release)
+	if err := <-told; !errors.Is(err, ErrMissing) {
+		t.Errorf("a late page: %v", err)
+	}
+	<-closed
+	if errno := <-loaded; errno != unix.EFAULT {
+		t.Errorf("the guest goes on with %v", errno)
 	}
 }

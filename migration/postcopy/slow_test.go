@@ -54,3 +54,33 @@ func TestSlowEndIsNotSilent(t *testing.T) {
 		t.Errorf("with %d pieces to carry: %v", left, err)
 	}
 }
+
+// TestSlowWriteIsNotSilent: a write waits for room in the kernel's queue as long as that shrinks.
+func TestSlowWriteIsNotSilent(t *testing.T) {
+	const (
+		frameBytes, pieceBytes = 512 << 10, 16 << 10 // a socket holds less than half of the frame
+		pieces                 = 30
+		timeout                = 400 * time.Millisecond // in which fewer pieces are carried
+	)
+	l := newLinks(t, 0)
+	defer l.close()
+	left := pieces
+	slow := slowConn{l.source[0].Conn.(*net.UnixConn), nil}
+	slow.carry = func() {
+		if left == 0 {
+			return
+		}
+		left--
+		if _, err := io.ReadFull(l.destination[0].Conn, make([]byte, pieceBytes)); err != nil {
+			t.Error(err)
+		}
+	}
+	c := newConn(slow)
+	g := newGroup(t.Context(), []Conn{c}, timeout)
+	g.start(func() error {
+		return c.send(g.ctx, timeout, func() error { return c.Writer.Bytes(wire.TypePages, make([]byte, frameBytes)) })
+	})
+	if err := g.wait(); err != nil {
+		t.Errorf("with %d pieces to carry: %v", left, err)
+	}
+}

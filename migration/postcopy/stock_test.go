@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -207,6 +208,51 @@ func TestBusyIsNotSilent(t *testing.T) {
 		t.Fatal(err, serveErr)
 	}
 	if err := m.check(nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// orderedMemory notes in which order runs of pages are stored.
+type orderedMemory struct {
+	*fakeMemory
+	stored []uint64 // the first page of each
+}
+
+func (m *orderedMemory) FillRun(gpa memory.GPA, count int, fn func(i int, page []byte) error) (uint64, error) {
+	m.stored = append(m.stored, pageNumber(gpa))
+	return m.fakeMemory.FillRun(gpa, count, fn)
+}
+
+// TestStockFromMiss: what lies near the page that was missed last is stored first.
+func TestStockFromMiss(t *testing.T) {
+	const missed = 5
+	guest := newGuest(t, 36)
+	var absent []memory.GPA
+	for page := range uint64(12) {
+		absent = append(absent, pageGPA(page))
+	}
+	m := &orderedMemory{fakeMemory: newFakeMemory(guest, setOf(guest, absent...))}
+	l := newLinks(t, 1)
+	defer l.close()
+	r := newRun(newPagerOf(t, m, "", guest), t.Context(), l.destination[0], l.destination[1:])
+	a := newArrivals(r, l.destination[1], onBackground)
+	r.stocks = []*stock{a.stock}
+	for first := uint64(0); first < 12; first += 4 {
+		if err := a.stockUp(frameOf(t, first, 4)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.stock.close()
+	if err := r.missed(pageGPA(missed)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.storeStock(); !errors.Is(err, errComplete) {
+		t.Fatal(err)
+	}
+	if want := []uint64{missed, 4, 8, 0}; !slices.Equal(m.stored, want) {
+		t.Errorf("stored from pages %d, want %d", m.stored, want)
+	}
+	if err := r.wait(); err != nil {
 		t.Error(err)
 	}
 }
