@@ -52,7 +52,12 @@ func (k *Key) UpdateHash(page []byte, sums *[PageLines]uint64) (mask uint64) {
 }
 
 // Hash writes the sum of each line of page to sums.
-func (k *Key) Hash(page []byte, sums *[PageLines]uint64) { best.UpdateHash(k, page, sums) }
+func (k *Key) Hash(page []byte, sums *[PageLines]uint64) {
+	// New memory is written before UpdateHash reads it: else a page of zeros is mapped first, and to put another in its place
+	// takes a second fault and interrupts every CPU of the process: 22 us in place of 1.5 beside a running guest.
+	sums[0] = 0
+	best.UpdateHash(k, page, sums)
+}
 
 // table[i][n] is the product of a key's word and n·x^4i in GF(2^64).
 type table [16][16]uint64
