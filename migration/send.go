@@ -129,7 +129,7 @@ func (s *sender) makePumps(mem *memory.Guest) {
 	for i := range s.opts.Streams {
 		enc := &encoder{base: s.base, lines: s.opts.Granularity == GranularityLine}
 		write := func(ctx context.Context, b *wire.Batch) error { return s.writeBatch(ctx, limit, i, b) }
-		p := newPump(mem, enc, limit.batchBytes(wire.MaxBatchBytes), &s.gathered, write)
+		p := newPump(mem, enc, limit.batchBytes(pumpBatchBytes), &s.gathered, write)
 		p.comp.choice = s.opts.Compression
 		s.pumps = append(s.pumps, p)
 	}
