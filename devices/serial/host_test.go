@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 var errTest = errors.New("test ended it")
@@ -70,6 +71,28 @@ func TestEdgeWithoutIIR(t *testing.T) {
 			t.Errorf("%d edges after %d bytes", p.edges, i)
 		}
 		p.out(regData, 'x')
+	}
+}
+
+// lateCut is a writer whose write ends late after it was cut, as on a busy host.
+type lateCut struct{ *stalled }
+
+func (w lateCut) SetWriteDeadline(t time.Time) error {
+	if !t.IsZero() {
+		time.AfterFunc(time.Millisecond, func() { close(w.open) })
+	}
+	return nil
+}
+
+// TestPauseAwaitsCutWrite: a write that was cut is waited for, though the time for one that can't be is over.
+func TestPauseAwaitsCutWrite(t *testing.T) {
+	w := newStalled()
+	p := &port{New(&w.sink, lateCut{w}), &w.sink, t}
+	defer p.Close()
+	p.out(regData, 'a')
+	<-w.entered
+	if err := p.PauseContext(ended()); err != nil {
+		t.Errorf("%v for a write that ends", err)
 	}
 }
 

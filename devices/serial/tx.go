@@ -113,12 +113,15 @@ func (d *Device) Pause() {
 	_ = d.PauseContext(context.Background()) // cannot fail: no deadline
 }
 
-// PauseContext is Pause that gives up, and resumes, when ctx ends.
+// PauseContext is Pause that gives up, and resumes, when ctx ends while a write runs that can't be cut.
 func (d *Device) PauseContext(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.paused = true
 	d.cutWrite()
+	if d.deadline { // the write ends by itself, however late its goroutine runs on a busy host
+		ctx = context.WithoutCancel(ctx)
+	}
 	for d.writing {
 		if err := d.idle.wait(ctx, &d.mu); err != nil {
 			d.resume()
