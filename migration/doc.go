@@ -47,12 +47,14 @@
 // # A link that stands still
 //
 // Nobody is told of it, so whoever waits for a peer's word does so for PeerTimeout at most: each answer of the other
-// side, each piece of a write (pace.go), COMMIT at a destination that is ready, the streams that were promised, and at both ends of a
-// post-copy that something arrives, or that it is said to have arrived. A link that is only slow moves what the kernel has of it: while that
-// shrinks (package sendqueue) neither a write nor the wait for an answer is over, and Timeout alone bounds them. Then connections are replaced and each side says
-// where it is; while new ones bring nothing they are made less and less often (backoff.go). Three waits have no such bound, since only the peer's own work ends them: for ACCEPT (Timeout bounds it),
-// for the next round at a destination (a source that gives up says so on a new connection; of one that says nothing more
-// the kernel's keepalive tells), and for the source in post-copy at a destination whose guest is paused meanwhile.
+// side, each piece of a write (pace.go), COMMIT at a destination that is ready, the streams that were promised, and at both
+// ends of a post-copy that something arrives, or that it is said to have arrived. A link that is only slow moves what the
+// kernel has of it: while that shrinks (package sendqueue) neither a write nor the wait for an answer is over, and Timeout
+// alone bounds them. Then connections are replaced and each side says where it is; while new ones bring nothing they are
+// made less and less often (backoff.go). Three waits have no such bound, since only the peer's own work ends them: for
+// ACCEPT (Timeout bounds it), for the next round at a destination (a source that gives up says so on a new connection; of
+// one that says nothing more the kernel's keepalive tells), and for the source in post-copy at a destination whose guest
+// is paused meanwhile.
 //
 // Package inject names the instants at which the tests break this: every one of them, in each mode, by death, a
 // cut, a standstill and a failure (law_test.go), and with real guests in cmd/fineline.
@@ -107,9 +109,10 @@
 //
 // The guest is paused, the set of pages that the destination lacks goes in place of the pages (all data; hybrid: what was written
 // since the last round), then state, READY, COMMIT and RUNNING as ever. Only the pages that restoring the state looks
-// for (RestoreToucher) go before, in a paused round, since nobody brings a page before the commit. From then on the source is a paused server of pages that never change (serve.go),
-// and the destination's memory fills behind the running guest (paging.go; package postcopy has both halves, memory.Demand the faults). Hybrid keeps its baselines: of a
-// page that was sent before only the stale lines go.
+// for (RestoreToucher) go before, in a paused round, since nobody brings a page before the commit. From then on the
+// source is a paused server of pages that never change (serve.go), and the destination's memory fills behind the running
+// guest (paging.go; package postcopy has both halves, memory.Demand the faults). Hybrid keeps its baselines: of a page
+// that was sent before only the stale lines go.
 //
 // What of the ownership law is different:
 //

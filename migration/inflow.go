@@ -75,7 +75,9 @@ type streamReaders struct {
 // errNoMoreRounds ends readers that have nothing to read.
 var errNoMoreRounds = errors.New("no more rounds")
 
-// readStreams begins. The first failure ends ctx.
+// readStreams begins. A failure ends ctx, but for a lost connection: nobody misses one on which nothing more comes, as when
+// the source dies after the last round, and the main connection may hold what makes the machine whole. A source that
+// lives finds the loss itself.
 func (s *session) readStreams(ctx context.Context, cancel context.CancelCauseFunc) *streamReaders {
 	r := &streamReaders{ctx: ctx, cancel: cancel, inflow: s.streams()}
 	if s.source.Mode.AfterCommit() {
@@ -96,6 +98,8 @@ func (r *streamReaders) fail(err error) {
 	defer r.mu.Unlock()
 	if r.first == nil {
 		r.first = err
+	}
+	if !errors.Is(err, ErrConnectionLost) {
 		r.cancel(err)
 	}
 }
@@ -162,6 +166,9 @@ func (r *streamReaders) finish(idle bool) error {
 		r.cancel(errNoMoreRounds)
 	}
 	err := r.wait()
+	if idle && (errors.Is(err, errNoMoreRounds) || errors.Is(err, ErrConnectionLost)) {
+		err = nil
+	}
 	for _, in := range r.inflow {
 		if in.apply.open && err == nil {
 			err = fmt.Errorf("%w: a stream has pages of a round that never was", wire.ErrProtocol)
@@ -171,9 +178,6 @@ func (r *streamReaders) finish(idle bool) error {
 			_ = in.visitor.conn.SetReadDeadline(time.Time{}) // fails only when closed, as will its use
 		default: // it may come this very moment, and nobody has read it
 		}
-	}
-	if errors.Is(err, errNoMoreRounds) {
-		return nil
 	}
 	return err
 }

@@ -21,7 +21,8 @@ type keeper struct {
 	s   *sender
 	mem *memory.Guest
 
-	saying sync.Mutex // one frame at a time
+	saying sync.Mutex    // one frame at a time
+	signs  chan struct{} // capacity 1: there is another checkpoint, or connection
 
 	mu       sync.Mutex // guards what follows
 	conn     *stream    // nil while there is none
@@ -39,7 +40,7 @@ type keeper struct {
 }
 
 func newKeeper(s *sender) *keeper {
-	k := &keeper{s: s, mem: s.src.Memory(), dial: s.dial, ended: make(chan struct{}), done: make(chan struct{})}
+	k := &keeper{s: s, mem: s.src.Memory(), dial: s.dial, signs: make(chan struct{}, 1), ended: make(chan struct{}), done: make(chan struct{})}
 	k.stop, k.quit = context.WithCancel(context.Background())
 	return k
 }
@@ -85,6 +86,41 @@ func (k *keeper) use(st *stream) {
 	}
 	k.conn = st
 	k.status.Connected = st != nil
+	k.sign()
+}
+
+// sign wakes who waits in answers.
+func (k *keeper) sign() {
+	select {
+	case k.signs <- struct{}{}:
+	default: // it is told already
+	}
+}
+
+// answers reports whether the destination is alive on the stream that there is: it has begun a checkpoint after one that was
+// acknowledged here since, or goes on with one for longer than a dead one's stream lasts. It waits until one is so, or the
+// stream is lost. For one goroutine at a time.
+func (k *keeper) answers() bool {
+	late := time.NewTimer(2 * k.patienceTime()) // what was on its way may have come, and the silence after it is over
+	defer late.Stop()
+	for before := k.Status().Checkpoint; k.current() != nil; {
+		if k.Status().Checkpoint > before+1 {
+			return true
+		}
+		select {
+		case <-k.signs:
+		case <-late.C:
+			return k.current() != nil
+		}
+	}
+	return false
+}
+
+// patienceTime is for how long the destination may say nothing: until the next checkpoint, and its answer.
+func (k *keeper) patienceTime() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.s.opts.PeerTimeout + max(k.s.opts.Standby.interval, k.period)
 }
 
 func (k *keeper) current() *stream {
@@ -105,19 +141,20 @@ func (k *keeper) run() {
 	defer close(k.done)
 	var retry backoff
 	for k.stop.Err() == nil {
-		if k.current() == nil {
+		st := k.current() // heardDead may take it away at any time
+		if st == nil {
 			if k.s.clock.Sleep(k.stop, retry.next()) != nil {
 				return
 			}
-			st, err := k.connect(k.stop)
-			if err != nil {
+			var err error
+			if st, err = k.connect(k.stop); err != nil {
 				k.s.opts.Log.Debugf("migration: no reverse stream: %v", err)
 				continue
 			}
 			k.use(st)
 		}
 		before := k.Status().Checkpoint
-		err := k.read(k.current())
+		err := k.read(st)
 		if errors.Is(err, errEnded) {
 			close(k.ended)
 			return // the connection stays, for the last word
@@ -152,8 +189,8 @@ func (k *keeper) sayDone() bool {
 	return st != nil && k.say(st, func(w *wire.Writer) error { return w.Signal(wire.TypeDone) }) == nil
 }
 
-// farewell is sayDone after end, on a new connection: there was none just then, or the destination had just closed it for
-// another one (see heardDead).
+// farewell is sayDone after end, on a new connection: there was none just then, or the destination had just closed it, which a
+// write does not always show. One that has heard it already takes no connection, or hears it twice.
 func (k *keeper) farewell() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), lastBytes)
 	defer cancel()
@@ -183,11 +220,12 @@ func (p patientReader) Read(b []byte) (int, error) {
 
 // patience lets the connection be silent for so long from now.
 func (k *keeper) patience(conn net.Conn) {
+	silence := k.patienceTime()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	until := k.lastCall
 	if until.IsZero() {
-		until = time.Now().Add(k.s.opts.PeerTimeout + max(k.s.opts.Standby.interval, k.period))
+		until = time.Now().Add(silence)
 	}
 	_ = conn.SetReadDeadline(until) // fails only when closed, as will the read
 }
@@ -303,6 +341,7 @@ func (k *keeper) keep(end *wire.CheckpointEnd, state []byte, bytes uint64) {
 	k.status.IntervalMS = milliseconds(now - k.at)
 	k.state, k.at, k.period = state, now, time.Duration(end.PeriodMS)*time.Millisecond
 	k.status.add(end, bytes)
+	k.sign()
 }
 
 // Status is the present one.

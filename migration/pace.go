@@ -10,9 +10,9 @@ import (
 	"github.com/fineline-vmm/fineline/migration/sendqueue"
 )
 
-// pace writes to a connection whose peer is lost when it takes nothing for the timeout. A frame may take longer: of
-// one deadline for all of it, a batch of 1 MiB would be too much for a link of 3 Mbit/s with four streams, which goes
-// on all the time. Nor need a piece be taken in that time, as long as the kernel sends what it has. One goroutine writes at a time.
+// pace writes to a connection whose peer is lost when it takes nothing for the timeout. A frame may take longer:
+// one deadline for all of it would be too short on a slow link with many streams, though that goes on all the time. Nor
+// need a piece be taken in that time, as long as the kernel sends what it has. One goroutine writes at a time.
 type pace struct {
 	conn    net.Conn
 	timeout time.Duration

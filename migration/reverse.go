@@ -89,7 +89,9 @@ func (r *reverse) join(v *visitor) {
 	if r.leaving.Err() != nil {
 		if r.ended() {
 			<-r.done
-			r.tellEnd(v)
+			if r.tellEnd(v) {
+				r.s.settle()
+			}
 		}
 		v.close()
 		return
@@ -382,18 +384,18 @@ func (s *session) awaitRelease(r *reverse) {
 	}
 }
 
-// EndCheckpoints tells a source that is kept that its guest leaves this process, and returns when no checkpoint
-// of it is taken any more, or after some seconds if that source takes nothing: once another destination has accepted it (SendOptions.Accepted), and before it is touched. Sooner would
-// give the protection up for a migration that is refused.
+// EndCheckpoints tells a source that is kept that its guest leaves this process, and returns when no checkpoint of it is
+// taken any more, or after some seconds if that source takes nothing: once another destination has accepted it
+// (SendOptions.Accepted), and before it is touched. Sooner would give the protection up for a migration that is refused.
 func (l *Listener) EndCheckpoints() {
 	if r := l.leaveSource(); r != nil {
 		<-r.done
 	}
 }
 
-// DropCheckpoints is EndCheckpoints for a guest that ends in this process, and does not wait: Close does. It is to be called before the guest
-// is stopped, since a checkpoint that is sent while it is gathered holds the guest as long as that takes. Memory
-// that follows the guest still comes.
+// DropCheckpoints is EndCheckpoints for a guest that ends in this process, and does not wait: Close does. It is to be called
+// before the guest is stopped, since a checkpoint that is sent while it is gathered holds the guest as long as that takes.
+// Memory that follows the guest still comes.
 func (l *Listener) DropCheckpoints() { l.leaveSource() }
 
 // leaveSource begins to end the checkpoints of a guest that runs here. It returns nil if there are none.

@@ -224,12 +224,17 @@ func (s *sender) answerServing(a *ask) bool {
 	return s.heardDead(a)
 }
 
-// heardDead answers a human who declares the destination dead: refused if it is heard.
+// heardDead answers a human who declares the destination dead: refused if it is heard, on a new connection or on the one that
+// there is.
 func (s *sender) heardDead(a *ask) bool {
 	st, err := s.keeper.connect(context.Background())
 	if err == nil {
 		_ = st.conn.Close()
 		s.keeper.use(nil) // the destination has closed the one before it, and a word on that would be lost
+		a.answer <- errAlive
+		return false
+	}
+	if s.keeper.answers() {
 		a.answer <- errAlive
 		return false
 	}
@@ -350,9 +355,15 @@ func (s *sender) lose(cause error) error {
 
 // letGo ends a Standby: the guest is the destination's alone, or has ended there.
 func (s *sender) letGo() error {
-	heard := s.keeper.sayDone()
+	if s.destinationDead() {
+		s.keeper.end()
+		s.opts.Journal.Settle(s.opts.MachineID, s.generation)
+		s.release()
+		return nil
+	}
+	said := s.keeper.sayDone()
 	s.keeper.end()
-	if heard || s.keeper.farewell() {
+	if again := s.keeper.farewell(); said || again {
 		s.opts.Journal.Settle(s.opts.MachineID, s.generation)
 	}
 	s.release()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -127,9 +128,10 @@ func TestReleased(t *testing.T) {
 			}
 			ended := p.wait(st)
 			p.awaitCheckpoint(st, 3)
-			if s := st.Status(); s.Pages == 0 || s.Lines == 0 || s.Bytes == 0 {
-				t.Errorf("status %+v", s)
-			}
+			eventually(t, "a checkpoint has memory of the guest", func() bool {
+				s := st.Status()
+				return s.Pages != 0 && s.Lines != 0 && s.Bytes != 0
+			})
 			if err := st.Release(); err != nil {
 				t.Fatal(err)
 			}
@@ -149,23 +151,36 @@ func TestReleased(t *testing.T) {
 	}
 }
 
+// Ways in which the reverse stream breaks.
+func cutBySource(_ *pair, st *Standby)     { st.keeperForTest().cut() }
+func cutByDestination(p *pair, _ *Standby) { p.l.current().reversal().conn().close() }
+func wrongWord(_ *pair, st *Standby)       { _ = st.TakeOver() }
+
 // TestReleasedWithoutStream: the destination hears that it is alone though there is no reverse stream just then, as after a
 // human's wrong word.
 func TestReleasedWithoutStream(t *testing.T) {
-	for name, breakStream := range map[string]func(*pair, *Standby){
-		"by the source":      func(_ *pair, st *Standby) { st.keeperForTest().cut() },
-		"by the destination": func(p *pair, _ *Standby) { p.l.current().reversal().conn().close() },
-		"wrong word":         func(_ *pair, st *Standby) { _ = st.TakeOver() },
+	overTCP := func(p *pair) { p.listen("tcp:127.0.0.1:0") } // where a write to who has closed succeeds
+	for _, c := range []struct {
+		name        string
+		listen      func(*pair)
+		breakStream func(*pair, *Standby)
+	}{
+		{"by the source", (*pair).listenUnix, cutBySource},
+		{"by the destination", (*pair).listenUnix, cutByDestination},
+		{"wrong word", (*pair).listenUnix, wrongWord},
+		{"tcp by the source", overTCP, cutBySource},
+		{"tcp by the destination", overTCP, cutByDestination},
+		{"tcp wrong word", overTCP, wrongWord},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			p, st := keptPair(t, wire.ModePostcopy)
-			p.listenUnix()
+			c.listen(p)
 			if out := p.migrate(); out.sendErr != nil || out.gotErr != nil {
 				t.Fatalf("send: %v; receive: %v", out.sendErr, out.gotErr)
 			}
 			ended := p.wait(st)
 			p.awaitCheckpoint(st, 1)
-			breakStream(p, st)
+			c.breakStream(p, st)
 			if err := st.Release(); err != nil {
 				t.Fatal(err)
 			}
@@ -352,6 +367,29 @@ func TestTakenBackByHand(t *testing.T) {
 				t.Error(resumed)
 			}
 		})
+	}
+}
+
+// TestHeardOnTheStream: a destination that takes no connection, but still sends checkpoints, is alive.
+func TestHeardOnTheStream(t *testing.T) {
+	p, st := keptPair(t, wire.ModePostcopy)
+	p.src.hooks.liveness, p.dst.hooks.liveness = unprovable{}, unprovable{}
+	if out := p.migrate(); out.sendErr != nil {
+		t.Fatal(out.sendErr)
+	}
+	ended := p.wait(st)
+	p.awaitCheckpoint(st, 1)
+	st.keeperForTest().redirect(func(context.Context) (net.Conn, error) { return nil, errors.New("no way") })
+	if err := st.TakeOver(); !errors.Is(err, errAlive) {
+		t.Fatalf("%v, want a refusal: checkpoints come", err)
+	}
+	p.awaitCheckpoint(st, st.Status().Checkpoint+2)
+	p.dst.vanish()
+	if err := st.TakeOver(); err != nil {
+		t.Fatal(err)
+	}
+	if resumed := p.wantResumed(ended); !resumed.ByHand {
+		t.Error(resumed)
 	}
 }
 
