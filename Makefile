@@ -15,7 +15,7 @@ FUZZTIME ?= 30s
 SOAK ?= 100
 
 # The packages whose tests need a KVM run once more where it is hardware KVM (under emulation).
-SVM_PACKAGES ?= ./guest/svm/probe ./vmm/kvm ./vmm/vector ./vmm ./cmd/fineline
+SVM_PACKAGES ?= ./guest/svm/probe ./memory ./vmm/kvm ./vmm/vector ./vmm ./cmd/fineline
 SVMTEST ?= go run ./guest/svm/cmd/svmtest -json -timeout 45m -bin ./cmd/fineline $(SVM_PACKAGES)
 
 KVM_USABLE := $(shell test -r /dev/kvm -a -w /dev/kvm && echo yes)

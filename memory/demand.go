@@ -106,11 +106,11 @@ func (g *Guest) Demand(absent *PageSet) (_ *Demand, err error) {
 		return nil, err
 	}
 	if !g.demand.CompareAndSwap(nil, d) {
-		return nil, errors.Join(ErrDemand, d.faults.file.Close())
+		return nil, errors.Join(ErrDemand, d.faults.close())
 	}
 	if err := d.register(); err != nil {
 		g.demand.Store(nil)
-		return nil, errors.Join(err, d.faults.file.Close())
+		return nil, errors.Join(err, d.faults.close())
 	}
 	go d.serve()
 	return d, nil
@@ -305,7 +305,7 @@ func (d *Demand) finish() error {
 	}
 	d.end(errDemandOver)
 	d.g.demand.CompareAndSwap(d, nil)
-	return d.faults.file.Close() // which unregisters, and wakes all
+	return d.faults.close()
 }
 
 func (d *Demand) partsWait() bool {
@@ -326,7 +326,7 @@ func (d *Demand) fail(why error) error {
 		errs = append(errs, d.g.rams[i].forbid())
 	}
 	d.end(why)
-	return errors.Join(append(errs, d.faults.file.Close())...)
+	return errors.Join(append(errs, d.faults.close())...)
 }
 
 // end has nobody wait in Go any more.

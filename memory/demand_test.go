@@ -309,3 +309,42 @@ func TestDemandRaces(t *testing.T) {
 		}
 	}
 }
+
+// TestDemandEndsUnderFaults: threads whose pages KVM looks up at the very end of a Demand go on. Before Linux 6.15 they could
+// hang, and the process with them (userfaults.close).
+func TestDemandEndsUnderFaults(t *testing.T) {
+	const pages = demandChunkBytes / PageSize
+	for range 50 {
+		g := newTestGuest(t, []Region{{0, demandChunkBytes}})
+		absent := g.NewPageSet()
+		absent.Add(0)
+		d := demandOf(t, g, absent)
+		if _, err := d.Fill(0, fillContent(0)); err != nil {
+			t.Fatal(err)
+		}
+		var over atomic.Bool
+		var vcpus, faulted sync.WaitGroup
+		for i := range 2 {
+			c := newVCPU(t, g)
+			faulted.Add(1)
+			vcpus.Go(func() {
+				for walks := 0; !over.Load(); walks++ {
+					if err := c.walk(0, pages-i); err != nil {
+						t.Error(err)
+						over.Store(true)
+					}
+					if walks == 2 {
+						faulted.Done()
+					}
+				}
+			})
+		}
+		faulted.Wait()
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+		<-d.served // the descriptor is closed
+		over.Store(true)
+		vcpus.Wait()
+	}
+}

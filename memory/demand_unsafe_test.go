@@ -73,3 +73,13 @@ func hideFrom(t testing.TB, g *Guest, gpa GPA) {
 		t.Fatal(err)
 	}
 }
+
+// walk has the kernel look up the pages from gpa on as KVM does for a guest that touches them, but all in one go. The last one
+// is then forgotten, and will fault again.
+func (c *vcpu) walk(gpa GPA, pages int) error {
+	b := unsafe.Slice((*byte)(c.addr(gpa)), pages*PageSize)
+	if err := unix.Madvise(b, unix.MADV_POPULATE_READ); err != nil {
+		return err
+	}
+	return unix.Madvise(b[len(b)-PageSize:], unix.MADV_DONTNEED)
+}

@@ -24,11 +24,12 @@ const (
 	uffdEventPagefault = 0x12
 
 	// _IOWR, _IOR and _IO of type 0xaa.
-	uffdioAPI      = 0xc018aa3f
-	uffdioRegister = 0xc020aa00
-	uffdioContinue = 0xc020aa07
-	uffdioWake     = 0x8010aa02
-	uffdIocNew     = 0xaa00 // of /dev/userfaultfd
+	uffdioAPI        = 0xc018aa3f
+	uffdioRegister   = 0xc020aa00
+	uffdioUnregister = 0x8010aa01
+	uffdioContinue   = 0xc020aa07
+	uffdioWake       = 0x8010aa02
+	uffdIocNew       = 0xaa00 // of /dev/userfaultfd
 )
 
 type uffdAPIArg struct{ api, features, ioctls uint64 }
@@ -66,8 +67,9 @@ var (
 
 // userfaults is an open userfaultfd.
 type userfaults struct {
-	file *os.File
-	conn syscall.RawConn
+	file       *os.File
+	conn       syscall.RawConn
+	registered []uffdRange
 }
 
 // CheckDemand says whether this host can serve missing pages, and what to enable if not.
@@ -76,7 +78,7 @@ func CheckDemand() error {
 	if err != nil {
 		return err
 	}
-	return u.file.Close()
+	return u.close()
 }
 
 // openUserfaults wraps ErrNoUserfaults. A descriptor of UFFD_USER_MODE_ONLY, which everybody may open, is of no
@@ -141,7 +143,22 @@ func (u *userfaults) register(addr uintptr, sizeBytes uint64) error {
 	if errno := u.ioctl(uffdioRegister, uintptr(unsafe.Pointer(&arg))); errno != 0 {
 		return os.NewSyscallError("UFFDIO_REGISTER", errno)
 	}
+	u.registered = append(u.registered, arg.uffdRange)
 	return nil
+}
+
+// close ends the reporting, and has all who wait try again. It unregisters first, though the kernel does so when the
+// descriptor is closed: before Linux 6.15 a vCPU whose fault KVM serves at that moment tries for ever, and holds the lock of
+// the address space that the closing waits for ("mm/userfaultfd: fix release hang over concurrent GUP", fe4cdc2c4e24).
+func (u *userfaults) close() error {
+	var errs []error
+	for _, r := range u.registered {
+		if errno := u.ioctl(uffdioUnregister, uintptr(unsafe.Pointer(&r))); errno != 0 {
+			errs = append(errs, os.NewSyscallError("UFFDIO_UNREGISTER", errno))
+		}
+	}
+	u.registered = nil
+	return errors.Join(append(errs, u.file.Close())...)
 }
 
 // mapPages maps the pages of a range that are in the file, up to the first that is not, or is mapped

@@ -35,10 +35,10 @@ func lawfulOwners(mode wire.Mode, point inject.Point, action inject.Action) []st
 		inject.DestinationReady, inject.DestinationDiscarded:
 		return []string{source}
 	case inject.SourceStateSent:
-		if action == inject.Cut {
-			return []string{source, destination} // READY had arrived before the cut, or not
+		if action == inject.Error {
+			return []string{source}
 		}
-		return []string{source}
+		return []string{source, destination} // READY had arrived before the link broke, or not
 	case inject.DestinationOwner:
 		if action == inject.Error {
 			return []string{nobody} // the owner keeps it paused

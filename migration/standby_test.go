@@ -274,7 +274,10 @@ func TestLawOfKept(t *testing.T) {
 func keptAt(t *testing.T, c lawCase) {
 	mode, point, action := c.mode, c.point, c.action
 	p, st := keptPair(t, mode)
-	p.opts.PeerTimeout = time.Second // by which the sides notice a link that stands still
+	p.opts.PeerTimeout = 5 * time.Second
+	if action == inject.Stall {
+		p.opts.PeerTimeout = time.Second // by which the sides notice a link that stands still
+	}
 	if point == inject.DestinationAccepted {
 		p.opts.Timeout = 2 * time.Second // as in verifyCase
 	}
