@@ -14,7 +14,7 @@ LINT := $(LINT_DIR)/golangci-lint
 FUZZTIME ?= 30s
 SOAK ?= 100
 
-# The packages whose tests need a KVM run once more where it is hardware KVM (under emulation).
+# Packages whose tests depend on the kernel run once more on another one, where KVM is hardware KVM (under emulation).
 SVM_PACKAGES ?= ./guest/svm/probe ./memory ./vmm/kvm ./vmm/vector ./vmm ./cmd/fineline
 SVMTEST ?= go run ./guest/svm/cmd/svmtest -json -timeout 45m -bin ./cmd/fineline $(SVM_PACKAGES)
 

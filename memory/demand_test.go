@@ -328,13 +328,15 @@ func TestDemandEndsUnderFaults(t *testing.T) {
 			c := newVCPU(t, g)
 			faulted.Add(1)
 			vcpus.Go(func() {
+				begun := sync.OnceFunc(faulted.Done)
+				defer begun()
 				for walks := 0; !over.Load(); walks++ {
 					if err := c.walk(0, pages-i); err != nil {
 						t.Error(err)
 						over.Store(true)
 					}
 					if walks == 2 {
-						faulted.Done()
+						begun()
 					}
 				}
 			})

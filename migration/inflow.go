@@ -77,7 +77,7 @@ var errNoMoreRounds = errors.New("no more rounds")
 
 // readStreams begins. A failure ends ctx, but for a lost connection: nobody misses one on which nothing more comes, as when
 // the source dies after the last round, and the main connection may hold what makes the machine whole. A source that
-// lives finds the loss itself.
+// lives finds the loss itself; in post-copy it connects again.
 func (s *session) readStreams(ctx context.Context, cancel context.CancelCauseFunc) *streamReaders {
 	r := &streamReaders{ctx: ctx, cancel: cancel, inflow: s.streams()}
 	if s.source.Mode.AfterCommit() {
@@ -96,10 +96,11 @@ func (s *session) readStreams(ctx context.Context, cancel context.CancelCauseFun
 func (r *streamReaders) fail(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.first == nil {
+	lost := errors.Is(err, ErrConnectionLost)
+	if r.first == nil || !lost && errors.Is(r.first, ErrConnectionLost) {
 		r.first = err
 	}
-	if !errors.Is(err, ErrConnectionLost) {
+	if !lost {
 		r.cancel(err)
 	}
 }

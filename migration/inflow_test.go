@@ -14,7 +14,11 @@ func sessionWithStream(t *testing.T) (*session, context.Context, context.CancelC
 	t.Helper()
 	hello := hostileHello()
 	hello.Streams = 1
-	s := &session{source: &hello, mem: &arrived{mem: newPair(t).dst.mem}}
+	mem, err := newArrived(newPair(t).dst.mem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &session{source: &hello, mem: mem}
 	s.expectStreams()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	return s, ctx, cancel
@@ -33,12 +37,13 @@ func streamVisitor(t *testing.T, conn net.Conn) *visitor {
 func TestStreamFails(t *testing.T) {
 	for _, c := range []struct {
 		name      string
-		last      []byte
+		last      step
 		ends      bool  // what waits on the main connection
 		idle, mid error // what becomes of a wait without a round, and within one
 	}{
-		{"lost", nil, false, nil, ErrConnectionLost},
-		{"garbage", make([]byte, wire.HeaderBytes), true, wire.ErrProtocol, wire.ErrProtocol},
+		{"lost", sendRaw(nil), false, nil, ErrConnectionLost},
+		{"lost after pages", sendBytes(wire.TypePages, record(wire.KindData, 1, 1, 1)), false, wire.ErrProtocol, ErrConnectionLost},
+		{"garbage", sendRaw(make([]byte, wire.HeaderBytes)), true, wire.ErrProtocol, wire.ErrProtocol},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, ctx, cancel := sessionWithStream(t)
@@ -47,7 +52,7 @@ func TestStreamFails(t *testing.T) {
 				t.Fatal(err)
 			}
 			readers := s.readStreams(ctx, cancel)
-			_, _ = theirs.Write(c.last) // fails when enough was read
+			_ = newRawWriter(theirs).play(c.last) // fails when enough was read
 			theirs.Close()
 			if err := readers.wait(); !errors.Is(err, c.mid) {
 				t.Errorf("within a round: %v, want %v", err, c.mid)
@@ -59,6 +64,17 @@ func TestStreamFails(t *testing.T) {
 				t.Errorf("between rounds: %v, want %v", err, c.idle)
 			}
 		})
+	}
+}
+
+// TestLossHidesNothing: what is wrong with one stream counts though another is lost.
+func TestLossHidesNothing(t *testing.T) {
+	s, ctx, cancel := sessionWithStream(t)
+	readers := s.readStreams(ctx, cancel)
+	readers.fail(ErrConnectionLost)
+	readers.fail(wire.ErrProtocol)
+	if err := readers.finish(true); !errors.Is(err, wire.ErrProtocol) {
+		t.Error(err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fineline-vmm/fineline/memory"
@@ -22,6 +23,8 @@ type keeper struct {
 	mem *memory.Guest
 
 	saying sync.Mutex    // one frame at a time
+	came   atomic.Uint64 // bytes, from the destination
+	taken  atomic.Uint64 // checkpoints
 	signs  chan struct{} // capacity 1: there is another checkpoint, or connection
 
 	mu       sync.Mutex // guards what follows
@@ -97,20 +100,29 @@ func (k *keeper) sign() {
 	}
 }
 
-// answers reports whether the destination is alive on the stream that there is: it has begun a checkpoint after one that was
-// acknowledged here since, or goes on with one for longer than a dead one's stream lasts. It waits until one is so, or the
-// stream is lost. For one goroutine at a time.
-func (k *keeper) answers() bool {
-	late := time.NewTimer(2 * k.patienceTime()) // what was on its way may have come, and the silence after it is over
-	defer late.Stop()
-	for before := k.Status().Checkpoint; k.current() != nil; {
-		if k.Status().Checkpoint > before+1 {
-			return true
-		}
+// answers reports whether the destination is alive on the stream that there is: of two checkpoints the second was begun after
+// the first was acknowledged here, and what comes PeerTimeout later was not on its way already. Neither its word nor its
+// silence holds whoever asks for more than twice that; it may come before, with the end of the stream, of the guest there or,
+// when dead is closed, of the destination. For one goroutine at a time.
+func (k *keeper) answers(dead <-chan struct{}) bool {
+	half := time.NewTicker(k.s.opts.PeerTimeout)
+	defer half.Stop()
+	taken, came := k.taken.Load(), k.came.Load()
+	for second := false; k.current() != nil; {
 		select {
 		case <-k.signs:
-		case <-late.C:
-			return k.current() != nil
+			if k.taken.Load() > taken+1 {
+				return true
+			}
+		case <-half.C:
+			if second {
+				return k.came.Load() != came
+			}
+			second, came = true, k.came.Load()
+		case <-k.ended:
+			return false
+		case <-dead:
+			return false
 		}
 	}
 	return false
@@ -141,7 +153,7 @@ func (k *keeper) run() {
 	defer close(k.done)
 	var retry backoff
 	for k.stop.Err() == nil {
-		st := k.current() // heardDead may take it away at any time
+		st := k.current()
 		if st == nil {
 			if k.s.clock.Sleep(k.stop, retry.next()) != nil {
 				return
@@ -215,7 +227,9 @@ type patientReader struct {
 
 func (p patientReader) Read(b []byte) (int, error) {
 	p.k.patience(p.conn)
-	return p.conn.Read(b)
+	n, err := p.conn.Read(b)
+	p.k.came.Add(uint64(n))
+	return n, err
 }
 
 // patience lets the connection be silent for so long from now.
@@ -341,6 +355,7 @@ func (k *keeper) keep(end *wire.CheckpointEnd, state []byte, bytes uint64) {
 	k.status.IntervalMS = milliseconds(now - k.at)
 	k.state, k.at, k.period = state, now, time.Duration(end.PeriodMS)*time.Millisecond
 	k.status.add(end, bytes)
+	k.taken.Add(1)
 	k.sign()
 }
 

@@ -98,6 +98,7 @@ func TestLeavesStuckSource(t *testing.T) {
 	if err := <-ended; err != nil || !p.src.released {
 		t.Errorf("%v, released %v", err, p.src.released)
 	}
+	eventually(t, "no journal is needed any more", func() bool { return !p.src.journal.Needed() && !p.dst.journal.Needed() })
 	p.verifyLaw(destination)
 }
 

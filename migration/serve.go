@@ -283,10 +283,6 @@ func (s *sender) reconnect() error {
 
 // pause is before an attempt to reconnect; who asks for one ends it. Its error ends the attempts.
 func (s *sender) pause(wait time.Duration) (asked *Recovery, err error) {
-	var dead <-chan struct{}
-	if s.watch != nil {
-		dead = s.watch.Done()
-	}
 	select {
 	case <-s.clock.After(wait):
 	case r := <-s.opts.Recover:
@@ -295,7 +291,7 @@ func (s *sender) pause(wait time.Duration) (asked *Recovery, err error) {
 		if s.answerServing(a) {
 			err = errByHand
 		}
-	case <-dead:
+	case <-s.death():
 		err = ErrDestinationDied
 	case <-s.opts.GiveUp:
 		err = errGaveUp

@@ -162,12 +162,17 @@ func (s *sender) ask(ctx context.Context, reason wire.Reason) (*wire.Verdict, er
 	return &wire.Verdict{Fate: wire.FateOwner, Running: running}, nil
 }
 
-func (s *sender) destinationDead() bool {
+// death is closed when the destination is proved dead; nil if that can't be.
+func (s *sender) death() <-chan struct{} {
 	if s.watch == nil {
-		return false
+		return nil
 	}
+	return s.watch.Done()
+}
+
+func (s *sender) destinationDead() bool {
 	select {
-	case <-s.watch.Done():
+	case <-s.death():
 		return true
 	default:
 		return false

@@ -91,6 +91,8 @@ var (
 	ErrStandbyOver = errors.New("this process keeps no guest that has moved")
 	// errAlive: the word of a human against that of the destination.
 	errAlive = errors.New("the destination answers, and its guest may run: stop it there")
+	// errJustDied: the word of a human where there is proof.
+	errJustDied = errors.New("the destination has just died, and what it has left behind decides: look at the status")
 	// errStillServing: a release before all memory has moved.
 	errStillServing = errors.New("the guest still needs memory from here")
 	// errByHand: a human has declared the destination dead.
@@ -221,25 +223,31 @@ func (s *sender) answerServing(a *ask) bool {
 		a.refuse()
 		return false
 	}
-	return s.heardDead(a)
+	return s.heardDead(a, s.death())
 }
 
 // heardDead answers a human who declares the destination dead: refused if it is heard, on a new connection or on the one that
-// there is.
-func (s *sender) heardDead(a *ask) bool {
+// there is, or if it tells more than the human did, that its guest has ended or, when dead is closed meanwhile, what its
+// journal says. It reports whether the guest is to be taken over.
+func (s *sender) heardDead(a *ask, dead <-chan struct{}) bool {
 	st, err := s.keeper.connect(context.Background())
 	if err == nil {
 		_ = st.conn.Close()
-		s.keeper.use(nil) // the destination has closed the one before it, and a word on that would be lost
+	}
+	if err == nil || s.keeper.answers(dead) {
 		a.answer <- errAlive
 		return false
 	}
-	if s.keeper.answers() {
-		a.answer <- errAlive
-		return false
+	select {
+	case <-s.keeper.ended:
+		err = errEnded
+	case <-dead:
+		err = errJustDied
+	case <-time.After(lastBytes): // who dies loses its connections before that is proved
+		err = nil
 	}
-	a.answer <- nil
-	return true
+	a.answer <- err
+	return err == nil
 }
 
 // serveEnded is for a guest whose memory did not all move and that is kept.
@@ -260,10 +268,7 @@ func (s *sender) serveEnded(cause error) error {
 
 // standBy waits for what ends a Standby; closing enough is a release.
 func (s *sender) standBy(enough <-chan struct{}) error {
-	var dead <-chan struct{}
-	if s.watch != nil {
-		dead = s.watch.Done()
-	}
+	dead := s.death()
 	for {
 		if s.destinationDead() && dead != nil { // before anything that may be the case, too
 			dead = nil // once is enough: a dead process adds nothing to its journal
@@ -288,7 +293,7 @@ func (s *sender) standBy(enough <-chan struct{}) error {
 				defer func() { a.answer <- nil }()
 				return s.letGo()
 			}
-			if s.heardDead(a) {
+			if s.heardDead(a, dead) {
 				return s.takeBack(true)
 			}
 		}

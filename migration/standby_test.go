@@ -376,6 +376,7 @@ func TestTakenBackByHand(t *testing.T) {
 // TestHeardOnTheStream: a destination that takes no connection, but still sends checkpoints, is alive.
 func TestHeardOnTheStream(t *testing.T) {
 	p, st := keptPair(t, wire.ModePostcopy)
+	p.opts.PeerTimeout = 5 * time.Second
 	p.src.hooks.liveness, p.dst.hooks.liveness = unprovable{}, unprovable{}
 	if out := p.migrate(); out.sendErr != nil {
 		t.Fatal(out.sendErr)
