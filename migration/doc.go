@@ -184,11 +184,12 @@
 // Who may run the guest then, beside the law above:
 //
 //  7. A source that is kept resumes the guest from its last whole checkpoint when the destination's process is proved dead,
-//     and that one's journal ends with "owner"; or when a human says that the destination is dead and it does not answer.
-//     It journals "resumed-from-checkpoint" before the deed. It never resumes while the destination may run.
-//  8. A guest that ends at its destination, or moves on from there (as soon as the next one accepts it), ends the checkpoints: the destination journals "ended"
-//     first, then tells the source, which releases. A dead destination whose journal says so was not its guest's death.
-//     If the journal of the dead can't be read, or knows a later hand-over, only a human may decide.
+//     and that one's journal ends with "owner"; or when a human says that the destination is dead, it does not answer, and
+//     its process is not seen to live. It journals "resumed-from-checkpoint" before the deed, unless the disk is full and the
+//     destination proved dead. It never resumes while the destination may run.
+//  8. A guest that ends at its destination, or moves on from there (as soon as the next one accepts it), ends the checkpoints:
+//     the destination journals "ended" first, then tells the source, which releases. A dead destination whose journal says so
+//     was not its guest's death. If the journal of the dead can't be read, or knows a later hand-over, only a human may decide.
 //
 // So with a source that is kept the guest dies only with both, or in a post-copy with the source while memory is missing
 // at the destination. When the source dies later, the destination goes on without it, and says so in its log.

@@ -27,9 +27,15 @@ func doubtful(t *testing.T, owner bool) (*pair, *InDoubtError, <-chan error) {
 }
 
 func (p *pair) doubtful(owner bool) (*pair, *InDoubtError, <-chan error) {
+	p.t.Helper()
+	p.src.hooks.liveness, p.dst.hooks.liveness = unprovable{}, unprovable{}
+	return p.undecided(owner)
+}
+
+// undecided sends a guest over a link that breaks at the commit, for good.
+func (p *pair) undecided(owner bool) (*pair, *InDoubtError, <-chan error) {
 	t := p.t
 	t.Helper()
-	p.src.hooks.liveness, p.dst.hooks.liveness = unprovable{}, unprovable{}
 	if owner {
 		p.plan(string(inject.DestinationOwner) + "=cut")
 	} else {
@@ -285,6 +291,28 @@ func TestDecisionsAtTheDestination(t *testing.T) {
 			p.verifyLaw(nobody)
 		}
 	}
+}
+
+// TestKeepWhereTheOtherLives: a human's word does not count against a process that can be seen. When that is dead its journal decides.
+func TestKeepWhereTheOtherLives(t *testing.T) {
+	p, doubt, _ := newPair(t).undecided(false)
+	if _, err := ResolveInDoubt(doubt, GuestIsHere); err == nil || !strings.Contains(err.Error(), "the destination's process") {
+		t.Errorf("keep at the source: %v", err)
+	}
+	var err error
+	eventually(t, "the destination asks for a decision", func() bool {
+		err = p.l.ResolveInDoubt(GuestIsHere)
+		return !errors.Is(err, errNoDoubt)
+	})
+	if err == nil || !strings.Contains(err.Error(), "the source's process") {
+		t.Errorf("keep at the destination: %v", err)
+	}
+	p.verifyLaw(nobody)
+	p.killDestination()
+	if _, err := doubt.Retry(t.Context()); errors.As(err, new(*InDoubtError)) {
+		t.Error(err)
+	}
+	p.verifyLaw(source)
 }
 
 // TestAnotherProcessAnswers: whoever listens at the destination's address later knows nothing about the

@@ -344,16 +344,17 @@ func (l *Listener) answer(ctx context.Context, v *visitor, verdict wire.Verdict)
 }
 
 // ResolveInDoubt carries out a human's decision about a machine that is ready here and whose source
-// is gone without proof: GuestIsHere runs it, GuestIsThere discards it. Nothing can check it: a wrong
-// "here" makes two guests of one.
+// is gone without proof: GuestIsHere runs it, GuestIsThere discards it. A wrong "here" makes two guests of one; it is refused
+// where the source's process is seen to live, and nothing checks it elsewhere.
 func (l *Listener) ResolveInDoubt(d Decision) error {
 	if d != GuestIsHere && d != GuestIsThere {
 		return errors.New("unknown decision")
 	}
-	if s := l.current(); s == nil || !s.decide(d) {
+	s := l.current()
+	if s == nil {
 		return errNoDoubt
 	}
-	return nil
+	return s.decide(d)
 }
 
 var errNoDoubt = errors.New("no incoming machine is in doubt")

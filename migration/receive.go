@@ -150,20 +150,23 @@ func (s *session) askForDecisions() (enough func()) {
 	}
 }
 
-// decide reports whether the decision was taken: it is not when none is asked for, or when something
-// else settles the doubt first. For any goroutine.
-func (s *session) decide(d Decision) bool {
+// decide takes a human's decision. Its error says why not: none is asked for, or something else settles the doubt first, or the
+// source, which may run the guest, lives. For any goroutine.
+func (s *session) decide(d Decision) error {
 	s.mu.Lock()
-	resolved := s.resolved
+	resolved, watch := s.resolved, s.watch // which is not changed while there is the other
 	s.mu.Unlock()
-	if resolved == nil {
-		return false
+	switch {
+	case resolved == nil:
+		return errNoDoubt
+	case d == GuestIsHere && lives(watch):
+		return livesError("source", s.source.Process)
 	}
 	select {
 	case s.decisions <- d:
-		return true
+		return nil
 	case <-resolved:
-		return false
+		return errNoDoubt
 	}
 }
 

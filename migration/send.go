@@ -54,12 +54,13 @@ type sender struct {
 	tracker  *memory.Tracker
 	dirty    *memory.PageSet // what the next round sends
 
-	postcopy bool             // memory goes on moving after the guest
-	keeper   *keeper          // nil: this process does not keep the guest
-	server   *postcopy.Server // of what is left then
-	serving  serving
-	retry    backoff // of connections in post-copy
-	lacked   uint64  // pages, when the destination said so last
+	postcopy   bool             // memory goes on moving after the guest
+	keeper     *keeper          // nil: this process does not keep the guest
+	takingOver *ask             // in post-copy: who declared the destination dead
+	server     *postcopy.Server // of what is left then
+	serving    serving
+	retry      backoff // of connections in post-copy
+	lacked     uint64  // pages, when the destination said so last
 
 	throttledAt int // rounds when the guest was slowed down last
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fineline-vmm/fineline/migration/identity"
 	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
 	"github.com/fineline-vmm/fineline/migration/wire"
@@ -179,6 +180,25 @@ func (s *sender) destinationDead() bool {
 	}
 }
 
+// lives reports whether a process is seen to live, though it may be stopped, or cut off. False: it is dead, or out of sight.
+func lives(w identity.Watch) bool {
+	if w == nil {
+		return false
+	}
+	select {
+	case <-w.Done():
+		return false
+	default:
+		return true
+	}
+}
+
+// livesError: the word of a human against what can be seen.
+func livesError(side string, p identity.Process) error {
+	return fmt.Errorf("the %s's process %d on this host lives, though it does not answer, and its guest may run: end it first (kill -9 %[2]d)",
+		side, p.PID)
+}
+
 // askTheDead reads the journal of a destination that is proved dead. Nobody can add to it any more. A
 // journal that does not know of this hand-over is not the right one, and proves nothing.
 func (s *sender) askTheDead() (*wire.Verdict, error) {
@@ -278,8 +298,8 @@ const (
 	GuestIsThere
 )
 
-// ResolveInDoubt carries out a human's decision, which nothing can check: a wrong "here" makes two
-// guests of one. Its error says that the decision could not be carried out. "Here" is refused when the
+// ResolveInDoubt carries out a human's decision: a wrong "here" makes two guests of one. Its error says that the decision
+// could not be carried out. "Here" is refused where the destination's process is seen to live, and when the
 // last Retry found the destination ready and sent COMMIT again without hearing more: then Retry first.
 func ResolveInDoubt(e *InDoubtError, d Decision) (*Result, error) {
 	s := e.sender
@@ -287,6 +307,9 @@ func ResolveInDoubt(e *InDoubtError, d Decision) (*Result, error) {
 	case GuestIsHere:
 		if s.commanded {
 			return nil, errJustCommitted
+		}
+		if lives(s.watch) {
+			return nil, livesError("destination", s.peer.Process)
 		}
 		s.discarded, s.byHand = true, true
 		cause := fmt.Errorf("decided by hand that the guest stays here: %w", e.Cause)

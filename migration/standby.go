@@ -114,9 +114,9 @@ func (a *ask) refuse() {
 	a.answer <- errStillServing
 }
 
-// TakeOver resumes the guest here, on the word of a human that its destination does not run and never will. Nothing can check
-// it but that the destination does not answer: a wrong word makes two guests of one. It returns when that is decided;
-// the guest runs when Wait, or Send, has returned.
+// TakeOver resumes the guest here, on the word of a human that its destination does not run and never will. It is refused where
+// the destination answers, or its process is seen to live; nothing checks it elsewhere, and a wrong word makes two guests of
+// one. When it returns nil the guest runs; what became of it Wait, or Send, returns.
 func (st *Standby) TakeOver() error { return st.ask(&ask{takeOver: true, answer: make(chan error, 1)}) }
 
 // Release gives the guest up for good: it is the destination's alone.
@@ -217,18 +217,23 @@ func (s *sender) asked() <-chan *ask {
 }
 
 // answerServing answers a wish while memory is to be sent and there is no connection. It reports whether the
-// guest is to be taken over.
+// guest is to be taken over, which serveEnded then does and answers.
 func (s *sender) answerServing(a *ask) bool {
 	if !a.takeOver {
 		a.refuse()
 		return false
 	}
-	return s.heardDead(a, s.death())
+	if !s.heardDead(a, s.death()) {
+		return false
+	}
+	s.takingOver = a
+	return true
 }
 
-// heardDead answers a human who declares the destination dead: refused if it is heard, on a new connection or on the one that
-// there is, or if it tells more than the human did, that its guest has ended or, when dead is closed meanwhile, what its
-// journal says. It reports whether the guest is to be taken over.
+// heardDead answers a human who declares the destination dead, if that is refused: the destination is heard, on a new connection
+// or on the one that there is; its process is seen to live; or it tells more than the human did, that its guest has ended or,
+// when it has died meanwhile, what its journal says. dead is nil if its death can't be proved, or is and did not settle it.
+// Otherwise it reports that the guest is to be taken over.
 func (s *sender) heardDead(a *ask, dead <-chan struct{}) bool {
 	st, err := s.keeper.connect(context.Background())
 	if err == nil {
@@ -245,8 +250,16 @@ func (s *sender) heardDead(a *ask, dead <-chan struct{}) bool {
 		err = errJustDied
 	case <-time.After(lastBytes): // who dies loses its connections before that is proved
 		err = nil
+		if dead != nil {
+			err = livesError("destination", s.peer.Process)
+		}
 	}
-	a.answer <- err
+	if err == nil {
+		err = s.opts.Journal.Append(s.record(journal.Resumed, errByHand.Error()))
+	}
+	if err != nil {
+		a.answer <- err
+	}
 	return err == nil
 }
 
@@ -254,7 +267,7 @@ func (s *sender) heardDead(a *ask, dead <-chan struct{}) bool {
 func (s *sender) serveEnded(cause error) error {
 	switch {
 	case errors.Is(cause, errByHand):
-		return s.takeBack(true)
+		return s.takeOver(s.takingOver)
 	case errors.Is(cause, ErrDestinationDied):
 		if err := s.standBy(s.opts.GiveUp); err != nil {
 			return err
@@ -294,7 +307,7 @@ func (s *sender) standBy(enough <-chan struct{}) error {
 				return s.letGo()
 			}
 			if s.heardDead(a, dead) {
-				return s.takeBack(true)
+				return s.takeOver(a)
 			}
 		}
 	}
@@ -327,14 +340,27 @@ func (s *sender) judgeOwner() error {
 	return nil
 }
 
-// takeBack lets the guest go on here, as it was in the last whole checkpoint.
+// takeOver is takeBack on the word of a human, who is told when the guest goes on, or why it does not.
+func (s *sender) takeOver(a *ask) error {
+	err := s.takeBack(true)
+	if errors.As(err, new(*ResumedError)) {
+		a.answer <- nil
+	} else {
+		a.answer <- err
+	}
+	return err
+}
+
+// takeBack lets the guest go on here, as it was in the last whole checkpoint. By hand: the journal says so already.
 func (s *sender) takeBack(byHand bool) error {
 	s.keeper.end()
 	status := s.keeper.Status()
 	resumed := &ResumedError{Checkpoint: status.Checkpoint, Age: time.Duration(status.AgeMS * float64(time.Millisecond)), ByHand: byHand}
-	if err := s.opts.Journal.Append(s.record(journal.Resumed, resumed.Error())); err != nil {
-		// Only a human would read it, and learn from the other journal that nothing runs there.
-		s.opts.Log.Warnf("migration: %v", err)
+	if !byHand {
+		if err := s.opts.Journal.Append(s.record(journal.Resumed, resumed.Error())); err != nil {
+			// Only a human would read it, and the destination is dead: better without it than no guest.
+			s.opts.Log.Warnf("migration: %v", err)
+		}
 	}
 	// The guest must go on whatever happens here, so the Error action has nothing to do.
 	_ = s.inject(inject.SourceResumed)

@@ -5,9 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fineline-vmm/fineline/migration/inject"
 	"github.com/fineline-vmm/fineline/migration/journal"
@@ -395,6 +401,77 @@ func TestHeardOnTheStream(t *testing.T) {
 	if resumed := p.wantResumed(ended); !resumed.ByHand {
 		t.Error(resumed)
 	}
+}
+
+// TestTakeOverWhereTheOtherLives: a destination that does not answer, but whose process can be seen, may run the guest. When it is
+// killed the guest comes back.
+func TestTakeOverWhereTheOtherLives(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(string(mode), func(t *testing.T) {
+			p, st := keptPair(t, mode)
+			if out := p.migrate(); out.sendErr != nil {
+				t.Fatal(out.sendErr)
+			}
+			ended := p.wait(st)
+			p.awaitCheckpoint(st, 1)
+			st.keeperForTest().redirect(noWay)
+			st.keeperForTest().cut()
+			if err := st.TakeOver(); err == nil || !strings.Contains(err.Error(), "the destination's process") {
+				t.Fatalf("%v, want a refusal: its process lives", err)
+			}
+			p.verifyLaw(destination)
+			p.killDestination()
+			if resumed := p.wantResumed(ended); resumed.ByHand {
+				t.Error(resumed)
+			}
+		})
+	}
+}
+
+// fullSink is a file on a disk that may be full.
+type fullSink struct {
+	*os.File
+	full atomic.Bool
+}
+
+func (f *fullSink) Write(b []byte) (int, error) {
+	if f.full.Load() {
+		return 0, unix.ENOSPC
+	}
+	return f.File.Write(b)
+}
+
+// TestTakeOverUnwritten: nothing is lost by waiting, so a human's word is written down first.
+func TestTakeOverUnwritten(t *testing.T) {
+	p, st := keptPair(t, wire.ModePrecopy)
+	path := filepath.Join(t.TempDir(), "journal")
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := &fullSink{File: file}
+	p.src.journal.Close()
+	p.src.journal = journal.New(path, disk, nil)
+	p.opts.Journal = p.src.journal
+	p.src.hooks.liveness, p.dst.hooks.liveness = unprovable{}, unprovable{}
+	if out := p.migrate(); out.sendErr != nil {
+		t.Fatal(out.sendErr)
+	}
+	ended := p.wait(st)
+	p.awaitCheckpoint(st, 1)
+	p.dst.vanish()
+	disk.full.Store(true)
+	if err := st.TakeOver(); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("%v, want a refusal", err)
+	}
+	disk.full.Store(false)
+	if err := st.TakeOver(); err != nil {
+		t.Fatal(err)
+	}
+	if who, _ := p.world.who(); who != source {
+		t.Errorf("%q runs the guest when its take-over has returned", who)
+	}
+	p.wantResumed(ended)
 }
 
 // TestReverseStreamBreaks cuts the reverse stream again and again: no checkpoint is lost, and none is mixed with another.
