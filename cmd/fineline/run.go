@@ -184,6 +184,11 @@ func (f *runFlags) run(c *cobra.Command) (err error) {
 		}
 		err = errors.Join(err, closeErr)
 	}()
+	if f.journal != "" { // a process cannot be given another one later, when its guest is to move
+		if _, err := i.openJournal(); err != nil {
+			return err
+		}
+	}
 	if f.incoming != "" { // before the API: who sees that it answers may migrate
 		if err := i.listen(c.Context(), f.incoming, f.tls); err != nil {
 			return err
