@@ -22,6 +22,9 @@ var strategies = map[string]string{"cancel": "Cancel", "ignore": "Ignore"}
 // maxStreams is what the protocol has, less the main connection.
 const maxStreams = wire.MaxStreams - 1
 
+// leastBandwidth is what --max-bandwidth may be: less moves no guest in a day, and is a unit that was forgotten.
+const leastBandwidth sizeBytes = 64 << 10
+
 // request turns the flags into what the API takes. What is wrong with them it says in their own words; changed tells which of
 // them were given.
 func (f *migrateFlags) request(changed func(string) bool) (r api.MigrationRequest, err error) {
@@ -86,10 +89,12 @@ func (f *migrateFlags) checkChoices() error {
 
 // checkNumbers: what is too little, too much, or finer than what is passed on.
 func (f *migrateFlags) checkNumbers() error {
-	most := sizeBytes(api.MaxSizeBytes)
+	most, least := sizeBytes(api.MaxSizeBytes), leastBandwidth
 	switch {
 	case f.streams < 0 || f.streams > maxStreams:
 		return fmt.Errorf("--streams %d: choose 1 to %d, or 0 for what suits this host", f.streams, maxStreams)
+	case f.maxBandwidth != 0 && f.maxBandwidth < least:
+		return fmt.Errorf("--max-bandwidth %s, in bytes a second: give at least %s, for example 100M, or 0 for no limit", &f.maxBandwidth, &least)
 	case f.maxBandwidth > most:
 		return fmt.Errorf("--max-bandwidth %s: give at most %s, or 0 for no limit", &f.maxBandwidth, &most)
 	case f.baselineBudget > most:
