@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -39,22 +40,41 @@ func (f *migrateFlags) request(changed func(string) bool) (r api.MigrationReques
 			return r, err
 		}
 	}
-	to, err := migration.ParseAddress(f.to)
+	to, err := destination(f.to)
 	if err != nil {
-		return r, fmt.Errorf("--to: %w", err)
+		return r, err
 	}
 	files, err := f.tls.files(to)
 	if err != nil {
 		return r, err
 	}
 	r = api.MigrationRequest{
-		DestinationURL: f.to, DowntimeMS: f.maxDowntime.Milliseconds(),
+		DestinationURL: to.String(), DowntimeMS: f.maxDowntime.Milliseconds(),
 		TimeoutS: int64(f.timeout / time.Second), TimeoutStrategy: strategies[f.timeoutStrategy],
 		TLSCert: files.Cert, TLSKey: files.Key, TLSCA: files.CA,
 		Local: f.local, KeepSource: f.keepSource,
 	}
 	f.requestCopy(&r)
 	return r, r.Validate()
+}
+
+// destination reads --to. A path is made absolute, since the VMM that looks for it may have another directory.
+func destination(text string) (migration.Address, error) {
+	to, err := migration.ParseAddress(text)
+	if err != nil {
+		return to, fmt.Errorf("--to: %w", err)
+	}
+	path, isUnix := strings.CutPrefix(text, "unix:")
+	if !isUnix {
+		return to, nil
+	}
+	if path, err = filepath.Abs(path); err == nil {
+		to, err = migration.ParseAddress("unix:" + path) // which may be too long now
+	}
+	if err != nil {
+		return to, fmt.Errorf("--to %s, made absolute for the VMM: %w", text, err)
+	}
+	return to, nil
 }
 
 // requestCopy adds how memory is copied, if it is.

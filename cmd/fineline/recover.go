@@ -22,10 +22,11 @@ type follower func(context.Context, *api.Client, func(migration.Progress)) (*mig
 // begin checks the flags. A new migration is only begun by the follower, which can cancel it.
 func (f *migrateFlags) begin(c *cobra.Command, client *api.Client) (follower, error) {
 	if f.recover {
-		if err := f.checkRecover(c); err != nil {
+		request, err := f.recoverRequest(c)
+		if err != nil {
 			return nil, usageError{err}
 		}
-		return followRecovered, client.RecoverMigration(c.Context(), api.RecoverRequest{DestinationURL: f.to})
+		return followRecovered, client.RecoverMigration(c.Context(), request)
 	}
 	request, err := f.request(c.Flags().Changed)
 	if err != nil {
@@ -37,21 +38,18 @@ func (f *migrateFlags) begin(c *cobra.Command, client *api.Client) (follower, er
 	}, nil
 }
 
-// checkRecover: the migration that there is goes on as it began.
-func (f *migrateFlags) checkRecover(c *cobra.Command) error {
-	var surplus error
+// recoverRequest: the migration that there is goes on as it began.
+func (f *migrateFlags) recoverRequest(c *cobra.Command) (r api.RecoverRequest, err error) {
 	c.Flags().Visit(func(flag *pflag.Flag) {
 		if !slices.Contains([]string{"api", "to", "recover", "json", "verbose"}, flag.Name) {
-			surplus = fmt.Errorf("--recover goes on with the migration that there is, as it began: leave out --%s", flag.Name)
+			err = fmt.Errorf("--recover goes on with the migration that there is, as it began: leave out --%s", flag.Name)
 		}
 	})
-	if surplus != nil || f.to == "" {
-		return surplus
+	if err != nil || f.to == "" {
+		return r, err
 	}
-	if _, err := migration.ParseAddress(f.to); err != nil {
-		return fmt.Errorf("--to: %w", err)
-	}
-	return nil
+	to, err := destination(f.to)
+	return api.RecoverRequest{DestinationURL: to.String()}, err
 }
 
 // secondSignal is closed when this process has got two signals to end: the first one cancels, and whoever does not want to wait for
