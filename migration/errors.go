@@ -94,5 +94,5 @@ func isCancel(ctx context.Context, err error) bool {
 	if errors.As(err, &aborted) {
 		return aborted.Cancelled
 	}
-	return errors.Is(ctx.Err(), context.Canceled)
+	return errors.Is(context.Cause(ctx), context.Canceled) // and not a caller's own cause, which is a failure
 }

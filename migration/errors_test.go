@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -22,5 +23,22 @@ func TestErrorsSayWhatNext(t *testing.T) {
 	}
 	if err := (&DiscardedError{Cause: errNet}); !errors.Is(err, errNet) {
 		t.Errorf("%v hides its cause", err)
+	}
+}
+
+// TestOnlyRequestsCancel: who ends a migration for a reason of its own has not been asked to.
+func TestOnlyRequestsCancel(t *testing.T) {
+	for _, c := range []struct {
+		cause error
+		want  bool
+	}{{nil, true}, {context.Canceled, true}, {errNet, false}} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		if isCancel(ctx, errNet) {
+			t.Error("cancelled before anybody did")
+		}
+		cancel(c.cause)
+		if got := isCancel(ctx, context.Cause(ctx)); got != c.want {
+			t.Errorf("ended because of %v: cancelled %v, want %v", c.cause, got, c.want)
+		}
 	}
 }

@@ -23,7 +23,7 @@ import (
 func Send(ctx context.Context, src Source, to Address, opts SendOptions) (*Result, error) {
 	s, err := newSender(src, to, opts)
 	if err != nil {
-		return &Result{Status: StatusFailed, Mode: string(opts.Mode), Granularity: string(opts.Granularity), Rounds: []Round{}, Error: err.Error()}, err
+		return &Result{Status: StatusFailed, Mode: string(opts.Mode), Granularity: string(opts.Granularity), Phases: []PhaseTime{}, Rounds: []Round{}, Error: err.Error()}, err
 	}
 	return s.finish(s.run(ctx))
 }

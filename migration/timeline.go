@@ -78,7 +78,7 @@ func (t *timeline) elapsed() time.Duration { return t.clock.Now() - t.at[stageSt
 
 // phases lists the finished stages with their lengths.
 func (t *timeline) phases() []PhaseTime {
-	var out []PhaseTime
+	out := []PhaseTime{} // in JSON it is a list, if an empty one
 	for s := stageStart; s < t.now; s++ {
 		out = append(out, PhaseTime{Phase: s.String(), MS: milliseconds(t.at[s+1] - t.at[s])})
 	}

@@ -203,7 +203,7 @@ func (i *instance) sent(o *outgoing, source *sourceMachine, result *migration.Re
 		result.Error = err.Error()
 	}
 	o.result.Store(result)
-	if outcome == api.GuestKept && o.settle(err) {
+	if outcome == api.GuestKept && o.settle(&api.RefusedError{Cause: err, Result: result}) {
 		// A refusal answers the request that started the migration; the session
 		// tells it to the readers of the stream.
 		return

@@ -33,6 +33,7 @@ var ErrStreamCut = errors.New("the VMM has gone, or ended the stream before its 
 type Fault struct {
 	Status  int // of HTTP
 	Message string
+	Result  json.RawMessage // of a migration that ended in its preflight; else nil
 }
 
 func (f *Fault) Error() string { return f.Message }
@@ -90,7 +91,8 @@ func (c *Client) Stop(ctx context.Context) error {
 	return c.send(ctx, http.MethodPut, pathStop, emptyBody{})
 }
 
-// StartMigration returns when the migration is under way, or with the refusal.
+// StartMigration returns when the migration is under way, or with the refusal: a *Fault with the Result, if the migration
+// was begun at all.
 func (c *Client) StartMigration(ctx context.Context, r MigrationRequest) error {
 	return c.send(ctx, http.MethodPut, pathMigration, r)
 }
@@ -211,7 +213,7 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (*http.R
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxReplyBytes)).Decode(&f); err != nil || f.FaultMessage == "" {
 		f.FaultMessage = fmt.Sprintf("%s %s: the VMM answered %s", method, path, resp.Status)
 	}
-	return nil, &Fault{Status: resp.StatusCode, Message: f.FaultMessage}
+	return nil, &Fault{Status: resp.StatusCode, Message: f.FaultMessage, Result: f.Result}
 }
 
 // explain turns a failure to connect into what the user can do about it.

@@ -167,7 +167,11 @@ func setDeadline(set func(time.Time) error, t time.Time) { _ = set(t) }
 
 // fault answers 400, Firecracker's status for everything that fails.
 func fault(w http.ResponseWriter, err error) {
-	answer(w, http.StatusBadRequest, faultBody{FaultMessage: err.Error()})
+	body := faultBody{FaultMessage: err.Error()}
+	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+		body.Result, _ = json.Marshal(refused.Result) // our own type; without it the message is what counts
+	}
+	answer(w, http.StatusBadRequest, body)
 }
 
 func answer(w http.ResponseWriter, status int, v any) {

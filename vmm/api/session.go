@@ -47,7 +47,7 @@ type Controller interface {
 	Stop(context.Context) error
 
 	// StartMigration does the preflight and returns; nil means that the migration runs on
-	// and will be reported to Session.MigrationEnded.
+	// and will be reported to Session.MigrationEnded. With a *RefusedError it has ended already.
 	StartMigration(context.Context, MigrationRequest) error
 	// RecoverMigration connects the post-copy under way anew, and returns when that is done or has failed.
 	RecoverMigration(context.Context, RecoverRequest) error
@@ -56,6 +56,16 @@ type Controller interface {
 	CancelMigration(context.Context) error
 	ResolveMigration(context.Context, Decision) error
 }
+
+// RefusedError is a migration that ended in its preflight, refused or cancelled. The client is told the Result, for
+// encoding/json, beside the cause: nothing goes over the stream of a migration that never began.
+type RefusedError struct {
+	Cause  error
+	Result any
+}
+
+func (e *RefusedError) Error() string { return e.Cause.Error() }
+func (e *RefusedError) Unwrap() error { return e.Cause }
 
 // Session is the one door to a Controller: for the Server, and for the command line's own
 // start and stop. It serialises clients and keeps the Lifecycle. Safe for concurrent use.

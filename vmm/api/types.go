@@ -295,7 +295,8 @@ type (
 	}
 	emptyBody struct{}
 	faultBody struct {
-		FaultMessage string `json:"fault_message"`
+		FaultMessage string          `json:"fault_message"`
+		Result       json.RawMessage `json:"result,omitempty"` // of a migration that was refused
 	}
 )
 

@@ -64,7 +64,7 @@ func migrate(ctx context.Context, enough <-chan struct{}, patience time.Duration
 		if lasting.Err() != nil {
 			return nil, context.Cause(lasting)
 		}
-		return refusal(ctx, r, err), err
+		return refusal(r, err), err
 	}
 	if ctx.Err() != nil {
 		cancel() // the first one may have come before the migration
@@ -72,10 +72,15 @@ func migrate(ctx context.Context, enough <-chan struct{}, patience time.Duration
 	return Follow(lasting, client, show)
 }
 
-// refusal is the result of a migration that was refused before anything was sent; nil if it was not the VMM that said so.
-func refusal(ctx context.Context, r api.MigrationRequest, err error) *migration.Result {
-	if !errors.As(err, new(*api.Fault)) {
+// refusal is the result of a migration that was refused before anything was sent, the VMM's own if it has begun it; nil if it was
+// not the VMM that said so.
+func refusal(r api.MigrationRequest, err error) *migration.Result {
+	fault := (*api.Fault)(nil)
+	if !errors.As(err, &fault) {
 		return nil
+	}
+	if told := new(migration.Result); fault.Result != nil && json.Unmarshal(fault.Result, told) == nil {
+		return told
 	}
 	result := &migration.Result{
 		Status: migration.StatusFailed, Mode: strings.ToLower(r.MemoryMode), Granularity: r.Granularity,
@@ -83,9 +88,6 @@ func refusal(ctx context.Context, r api.MigrationRequest, err error) *migration.
 	}
 	if r.Local {
 		result.Mode, result.Granularity = string(wire.ModeLocal), "none"
-	}
-	if ctx.Err() != nil { // which was why
-		result.Status = migration.StatusCancelled
 	}
 	return result
 }
