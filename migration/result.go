@@ -16,6 +16,8 @@ const (
 	StatusFailed    Status = "failed"                  // see Error; the guest runs at the source unless Error says otherwise
 	StatusInDoubt   Status = "in-doubt"                // the guest is paused; see InDoubtError
 	StatusResumed   Status = "resumed-from-checkpoint" // it moved, the destination died, and it runs at the source; see ResumedError
+	// StatusUnknown is no source's, but of who asked it and did not hear how it ended: the guest may be anywhere.
+	StatusUnknown Status = "unknown"
 )
 
 // Round is one pass over the pages to send. The last one of a completed migration is with the guest

@@ -25,9 +25,9 @@ func TestSecondSignalEndsMigrate(t *testing.T) {
 	if err := l.SetDeadline(time.Now().Add(hangGuard)); err != nil {
 		t.Fatal(err)
 	}
-	var stderr bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), program(t), "migrate", "--api", path, "--to", "unix:x")
-	cmd.Stderr = &stderr
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), program(t), "migrate", "--api", path, "--to", "unix:x", "--json")
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -47,6 +47,9 @@ func TestSecondSignalEndsMigrate(t *testing.T) {
 	}
 	if code := exitCode(cmd.Wait()); code != 1 || !strings.Contains(stderr.String(), "`fineline status` tells") {
 		t.Errorf("exit code %d: %s", code, &stderr)
+	}
+	if !strings.HasPrefix(stdout.String(), `{"status":"unknown","mode":"precopy","granularity":"line",`) {
+		t.Errorf("stdout: %s", &stdout)
 	}
 }
 

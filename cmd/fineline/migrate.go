@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fineline-vmm/fineline/cmd/internal/process"
 	"github.com/fineline-vmm/fineline/cmd/internal/view"
 	"github.com/fineline-vmm/fineline/migration"
 	"github.com/fineline-vmm/fineline/vmm/api"
@@ -29,11 +30,15 @@ type migrateFlags struct {
 	tls                   tlsFlags
 	local, recover        bool
 	asJSON                bool
+
+	result *migration.Result // nil until one is told
 }
 
 func newMigrateCommand() *cobra.Command {
 	f := &migrateFlags{}
 	c := clientCommand("migrate", "Move a running machine to another process", f.run)
+	move := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error { return f.report(c.OutOrStdout(), move(c, args)) }
 	c.Use = "migrate --api PATH --to ADDR"
 	c.Long = `Move a running machine to the process that waits with --incoming ADDR.
 
@@ -80,27 +85,46 @@ the standby up.`
 	return c
 }
 
+// run leaves what the VMM told to report.
 func (f *migrateFlags) run(c *cobra.Command, client *api.Client) error {
 	follow, err := f.begin(c, client)
 	if err != nil {
 		return err
 	}
 	bar := view.NewProgress(os.Stderr)
-	result, err := follow(c.Context(), client, bar.Show)
-	bar.Close()
-	if err != nil {
-		if result != nil && f.asJSON { // it was refused
-			err = errors.Join(err, f.print(c.OutOrStdout(), result))
-		}
+	defer bar.Close()
+	f.result, err = follow(c.Context(), client, bar.Show)
+	return err
+}
+
+// report is the one end of the command: with --json there is an object on stdout, however it went.
+func (f *migrateFlags) report(out io.Writer, err error) error {
+	if err != nil && !f.asJSON {
 		return err
 	}
-	if err := f.print(c.OutOrStdout(), result); err != nil {
-		return err
+	if f.result == nil {
+		f.result = f.unheard(err)
 	}
-	if result.Status != migration.StatusCompleted {
-		return fmt.Errorf("migration %s: %s", result.Status, result.Error)
+	if unsaid := f.print(out, f.result); unsaid != nil {
+		return errors.Join(err, unsaid)
 	}
-	return nil
+	if err == nil && f.result.Status != migration.StatusCompleted {
+		return fmt.Errorf("migration %s: %s", f.result.Status, f.result.Error)
+	}
+	return err
+}
+
+// unheard stands in for the result that nobody has told. The guest is surely here only where nothing was asked for; one that is to be
+// recovered has left before.
+func (f *migrateFlags) unheard(err error) *migration.Result {
+	if f.recover {
+		return process.Unheard(migration.StatusUnknown, api.MigrationRequest{}, err)
+	}
+	status := migration.StatusUnknown
+	if errors.As(err, new(usageError)) {
+		status = migration.StatusFailed
+	}
+	return process.Unheard(status, api.MigrationRequest{MemoryMode: f.mode, Granularity: f.granularity, Local: f.local}, err)
 }
 
 func (f *migrateFlags) print(out io.Writer, r *migration.Result) error {

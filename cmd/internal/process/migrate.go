@@ -26,7 +26,7 @@ const cancelPatience = api.OperationTimeout + 10*time.Second
 
 // Migrate starts a migration of the machine behind client and follows it to its end; show
 // is told of its progress. The result also tells of a migration that failed: look at its
-// Status. When ctx ends the migration is cancelled, and Migrate waits for what comes of that, but not for ever, nor longer than until
+// Status. It is nil when it is not known what became of the guest. When ctx ends the migration is cancelled, and Migrate waits for what comes of that, but not for ever, nor longer than until
 // enough is closed (nil: never): then the error is ErrUntold. When it is too late for a cancel, since the guest has left ahead of its memory,
 // the error is ErrDetached. A migration that the VMM or the destination refused has a result beside the error, which says so.
 func Migrate(ctx context.Context, enough <-chan struct{}, client *api.Client, r api.MigrationRequest, show func(migration.Progress)) (*migration.Result, error) {
@@ -37,7 +37,7 @@ func migrate(ctx context.Context, enough <-chan struct{}, patience time.Duration
 	show func(migration.Progress),
 ) (*migration.Result, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return Unheard(migration.StatusCancelled, r, err), err
 	}
 	// A request that is hung up leaves its migration under way, so none is: it is cancelled.
 	lasting, detach := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -82,8 +82,13 @@ func refusal(r api.MigrationRequest, err error) *migration.Result {
 	if told := new(migration.Result); fault.Result != nil && json.Unmarshal(fault.Result, told) == nil {
 		return told
 	}
+	return Unheard(migration.StatusFailed, r, err)
+}
+
+// Unheard is what is known of a migration whose result no VMM has told: how it was asked for, and why there is none.
+func Unheard(status migration.Status, r api.MigrationRequest, err error) *migration.Result {
 	result := &migration.Result{
-		Status: migration.StatusFailed, Mode: strings.ToLower(r.MemoryMode), Granularity: r.Granularity,
+		Status: status, Mode: strings.ToLower(r.MemoryMode), Granularity: r.Granularity,
 		Phases: []migration.PhaseTime{}, Rounds: []migration.Round{}, Error: err.Error(),
 	}
 	if r.Local {
