@@ -28,11 +28,15 @@ var errSettled = errors.New("the doubt has just been settled: look at the machin
 func (i *instance) settleDoubt(o *outgoing, source *sourceMachine, doubt *migration.InDoubtError) error {
 	defer close(o.certain)
 	for {
+		why := doubt.Cause
 		result, v, err := o.askAgain(doubt.Retry)
 		if !errors.As(err, &doubt) {
 			o.result.Store(result)
 			i.settled(source, result, err)
 			return err
+		}
+		if errors.Is(doubt.Cause, context.Canceled) { // by the word that came, which is not why there is a doubt
+			doubt.Cause = why
 		}
 		if v == nil {
 			select {
@@ -44,7 +48,10 @@ func (i *instance) settleDoubt(o *outgoing, source *sourceMachine, doubt *migrat
 		if v.decision == migration.GuestIsThere {
 			return i.giveAway(o, source, doubt, v)
 		}
-		_, err = migration.ResolveInDoubt(doubt, v.decision)
+		kept, err := migration.ResolveInDoubt(doubt, v.decision)
+		if err == nil {
+			o.result.Store(kept)
+		}
 		v.done <- err
 		if err == nil {
 			return errSettled

@@ -103,6 +103,28 @@ func TestOwnerEndsUnheard(t *testing.T) {
 	}
 }
 
+// TestDecidedByHand: a source whose guest stays by a human's word says so, and no more that somebody must decide.
+func TestDecidedByHand(t *testing.T) {
+	hostTierOnly(t)
+	src, dst, ended := apart(t)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	src.awaitPhase(api.InDoubt)
+	src.verifyStatus("last migration +in-doubt: .*--in-doubt keep")
+	if err := dst.API.ResolveMigration(dst.h.ctx, api.DecisionDiscard); err != nil {
+		t.Fatal(err)
+	}
+	if err := src.API.ResolveMigration(src.h.ctx, api.DecisionKeep); err != nil {
+		t.Fatal(err)
+	}
+	src.awaitPhase(api.Running)
+	src.verifyStatus("last migration +failed: decided by hand that the guest stays here: cannot reach")
+	dst.awaitGone()
+	src.checkRuns()
+	src.stop()
+}
+
 // TestHelloAndGone: whoever says HELLO and leaves does not end a destination.
 func TestHelloAndGone(t *testing.T) {
 	h := newHouse(t)

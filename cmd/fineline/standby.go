@@ -44,9 +44,21 @@ func (i *instance) standBy(ctx context.Context, o *outgoing, source *sourceMachi
 	case err != nil:
 		logrus.WithError(err).Warn("migration")
 	}
+	if err != nil {
+		o.result.Store(afterStandby(*o.result.Load(), err))
+	}
 	if err := i.session.StandbyEnded(outcome); err != nil {
 		logrus.WithError(err).Debug("the machine ended while its guest was kept")
 	}
+}
+
+// afterStandby is the result of a migration whose guest was kept, and did not stay the destination's.
+func afterStandby(moved migration.Result, err error) *migration.Result {
+	moved.Status, moved.Error, moved.KeepSource = migration.StatusFailed, err.Error(), false
+	if resumed := (*migration.ResumedError)(nil); errors.As(err, &resumed) {
+		moved.Status, moved.Checkpoints = migration.StatusResumed, resumed.Checkpoint
+	}
+	return &moved
 }
 
 // keeps reports whether a guest that has moved is kept now.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -221,8 +223,33 @@ func TestKeptBesideRefusedMigration(t *testing.T) {
 		t.Fatal(err)
 	}
 	src.awaitPhase(api.Running)
+	src.verifyStatus("last migration +resumed-from-checkpoint: the destination died; the guest goes on here from checkpoint [0-9]+, which came")
 	src.checkRuns()
 	src.stop()
+}
+
+// verifyStatus looks for a pattern in what `fineline status` says.
+func (m *machine) verifyStatus(pattern string) {
+	m.h.t.Helper()
+	out, errs, code := run(m.h.t, "status", "--api", m.APIPath)
+	if code != 0 || !regexp.MustCompile(pattern).Match(out) {
+		m.h.t.Errorf("status of %s: %d, %s%s; want %q in it", m.name, code, out, errs, pattern)
+	}
+}
+
+// TestResultAfterStandby: it says what became of the guest, and not that the migration is as it was.
+func TestResultAfterStandby(t *testing.T) {
+	moved := migration.Result{Status: migration.StatusCompleted, KeepSource: true, Checkpoints: 3}
+	back := afterStandby(moved, &migration.ResumedError{Checkpoint: 7, ByHand: true})
+	if back.Status != migration.StatusResumed || back.KeepSource || back.Checkpoints != 7 || !strings.Contains(back.Error, "from checkpoint 7") {
+		t.Errorf("%+v", back)
+	}
+	if lost := afterStandby(moved, migration.ErrDestinationDied); lost.Status != migration.StatusFailed || lost.KeepSource || lost.Error == "" {
+		t.Errorf("%+v", lost)
+	}
+	if !moved.KeepSource {
+		t.Error("the result of the migration itself was changed")
+	}
 }
 
 // moveOn migrates a guest that was migrated to m once more, and lets it end there.
