@@ -28,6 +28,7 @@ type outgoing struct {
 	// ended is closed when the outcome was reported to the session; over, when nothing
 	// is in doubt any more either.
 	ended, over chan struct{}
+	lost        error // the guest died with its destination; good when over is closed
 	// verdicts takes a human's decision while the outcome is in doubt; certain is closed when it is not any more.
 	verdicts chan *verdict
 	certain  chan struct{}
@@ -136,7 +137,10 @@ func (i *instance) StartMigration(ctx context.Context, r api.MigrationRequest) e
 		}
 		if o.standby != nil && err == nil {
 			o.stands.Store(true) // also out of a doubt
-			i.standBy(standCtx, o, source)
+			err = i.standBy(standCtx, o, source)
+		}
+		if errors.Is(err, migration.ErrDestinationDied) {
+			o.lost = err
 		}
 	}()
 	defer context.AfterFunc(ctx, func() {
@@ -250,7 +254,8 @@ func (i *instance) outcomeOf(source *sourceMachine, result *migration.Result, er
 const resultTimeout = time.Second
 
 // endMigration cancels what can be cancelled and waits until the outcome is told,
-// so that whoever reads the stream gets its last line. Its error says that memory of a guest that has left is lost.
+// so that whoever reads the stream gets its last line. Its error says that a guest that has left is lost, with its destination
+// or with memory that was here.
 func (i *instance) endMigration() (err error) {
 	i.mu.Lock()
 	o, in := i.out, i.in
@@ -273,6 +278,9 @@ func (i *instance) endMigration() (err error) {
 		ctx, cancel := context.WithTimeout(context.Background(), resultTimeout)
 		defer cancel()
 		i.session.AwaitResultTold(ctx)
+		if err == nil {
+			err = o.lost
+		}
 	}
 	return err
 }

@@ -125,6 +125,23 @@ func TestEndOfServing(t *testing.T) {
 	p.dst.checkLeftovers()
 }
 
+// TestDestinationDiesServing: the source whose guest died with its destination does not end as if all were well.
+func TestDestinationDiesServing(t *testing.T) {
+	p := startSlowPostcopy(t, false)
+	if err := p.dst.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	const why = "fineline: the destination took the guest over and died\n"
+	if code := p.src.awaitExit(); code != 1 || strings.Count(p.src.Stderr(), why) != 1 {
+		t.Errorf("the source ended with %d:\n%s", code, p.src.Stderr())
+	}
+	<-p.told
+	if p.err != nil || p.result.Status != migration.StatusFailed {
+		t.Errorf("migrate: %v, %+v", p.err, p.result)
+	}
+	p.src.checkLeftovers()
+}
+
 // TestRecoverAfterDoubt: a guest has left ahead of its memory, unheard. When somebody says so, the source can be told another way to it.
 func TestRecoverAfterDoubt(t *testing.T) {
 	hostTierOnly(t)

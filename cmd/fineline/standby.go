@@ -34,8 +34,8 @@ func (s *sourceMachine) resumed() api.Event {
 	return api.GuestArrivedPaused
 }
 
-// standBy keeps the guest that has moved until it is given up, or goes on here.
-func (i *instance) standBy(ctx context.Context, o *outgoing, source *sourceMachine) {
+// standBy keeps the guest that has moved until it is given up, or goes on here. It returns what Wait has.
+func (i *instance) standBy(ctx context.Context, o *outgoing, source *sourceMachine) error {
 	err := o.standby.Wait(ctx)
 	outcome := api.GuestMoved
 	switch resumed := (*migration.ResumedError)(nil); {
@@ -50,6 +50,7 @@ func (i *instance) standBy(ctx context.Context, o *outgoing, source *sourceMachi
 	if err := i.session.StandbyEnded(outcome); err != nil {
 		logrus.WithError(err).Debug("the machine ended while its guest was kept")
 	}
+	return err
 }
 
 // afterStandby is the result of a migration whose guest was kept, and did not stay the destination's.
