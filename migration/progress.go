@@ -7,9 +7,11 @@ import (
 	"github.com/fineline-vmm/fineline/migration/wire"
 )
 
-// Phases of Progress beside those of Result.Phases.
+// Phases of Progress: those of Result.Phases, of which precopy is named here, and others.
 const (
 	PhasePreflight    = "preflight"
+	PhasePrecopy      = "precopy"
+	PhaseSettling     = "settling"     // the connection is lost after the commit was sent: the destination is asked whether it has the guest, which is paused
 	PhasePostcopy     = "postcopy"     // the guest runs at the destination, and its memory follows it
 	PhaseReconnecting = "reconnecting" // so it was, but the connection is lost and the guest paused
 )
@@ -92,6 +94,8 @@ func (s *sender) progress(at time.Duration) Progress {
 	switch {
 	case s.serving.began != 0 && s.result.Status == "":
 		s.serving.show(&p, at, s.server.Left())
+	case s.settling:
+		p.Phase = PhaseSettling
 	case s.time.now == stagePrecopy && (s.opts.Mode == wire.ModePrecopy || s.opts.Mode == wire.ModeHybrid):
 		p.Round++
 		p.RoundPages = total

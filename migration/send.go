@@ -73,6 +73,7 @@ type sender struct {
 	released  bool // src was
 	byHand    bool // discarded or gaveAway is a human's word
 	commanded bool // COMMIT was sent again since settle began
+	settling  bool // settle asks
 
 	time     *timeline
 	cpu      cpuMeter

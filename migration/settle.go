@@ -229,6 +229,9 @@ func lastPhase(records []journal.Record, machineID string, generation uint64, si
 // settle finds out what became of a COMMIT whose answer is missing (rule 5), within the time allowed.
 func (s *sender) settle(ctx context.Context, cause error) error {
 	s.result.Status, s.commanded = "", false
+	s.settling = true
+	defer func() { s.settling = false }()
+	s.report(true)
 	deadline := s.clock.Now() + s.opts.ResolveTimeout
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		var aborted *AbortedError

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -121,6 +122,27 @@ func TestKeepUnanswered(t *testing.T) {
 		t.Error(err)
 	}
 	p.verifyLaw(destination)
+}
+
+// TestSettlingIsShown: while a commit is without an answer, progress says so, and no more that the guest is being moved.
+func TestSettlingIsShown(t *testing.T) {
+	p := newPair(t)
+	var phases []string // of one goroutine: nothing else reports after the pause
+	p.opts.Progress = func(now Progress) { phases = append(phases, now.Phase) }
+	_, doubt, received := p.doubtful(false)
+	if i := slices.Index(phases, PhaseSettling); i < slices.Index(phases, stagePausing.String()) {
+		t.Errorf("phases %v", phases)
+	}
+	doubt.sender.dial = p.dial
+	if _, err := doubt.Retry(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-received; err != nil {
+		t.Error(err)
+	}
+	if last := phases[len(phases)-1]; last == PhaseSettling {
+		t.Errorf("phases %v", phases)
+	}
 }
 
 // TestRetryTellsTheOutcome: what a doubt ends with is not called a doubt.

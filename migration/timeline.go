@@ -23,7 +23,7 @@ const (
 )
 
 var stageNames = [stageCount]string{
-	"start", "preflight", "precopy", "pausing", "stop-copy", "state", "commit", "running", "complete",
+	"start", PhasePreflight, PhasePrecopy, "pausing", "stop-copy", "state", "commit", "running", "complete",
 }
 
 func (s stage) String() string { return stageNames[s] }

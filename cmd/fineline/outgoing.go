@@ -292,6 +292,9 @@ func (i *instance) CancelMigration(context.Context) error {
 	if i.out == nil {
 		return errors.New("no migration is in progress")
 	}
+	if p := i.out.latest.Load(); p != nil && p.Phase == migration.PhaseSettling && i.out.result.Load() == nil {
+		return errors.New("too late to cancel: the commit is sent and the connection lost; the destination is asked whether it has the guest")
+	}
 	// If the guest has left meanwhile this does nothing, and the session says so.
 	i.out.cancel(nil)
 	return nil

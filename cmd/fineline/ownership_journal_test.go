@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/fineline-vmm/fineline/migration"
@@ -107,6 +108,14 @@ func TestOwnerEndsUnheard(t *testing.T) {
 func TestDecidedByHand(t *testing.T) {
 	hostTierOnly(t)
 	src, dst, ended := apart(t)
+	src.h.eventually("the source says that it asks", func() bool {
+		status, err := src.API.Migration(src.h.ctx)
+		return err == nil && strings.Contains(string(status), `"phase":"settling"`)
+	})
+	src.verifyStatus("guest +stands still: the connection is lost, and the destination is asked")
+	if err := src.API.CancelMigration(src.h.ctx); err == nil || !strings.Contains(err.Error(), "the commit is sent and the connection lost") {
+		t.Errorf("cancel: %v", err)
+	}
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}

@@ -124,16 +124,25 @@ func (m *migrationStatus) rows() (rows []view.Row) {
 
 func outgoingRows(p *migration.Progress, add func(name, format string, args ...any)) {
 	add("migration", "%s, %s", p.Mode, view.Label(p))
-	if p.Round != 0 {
+	if p.Phase == migration.PhaseSettling {
+		add("guest", "stands still: the connection is lost, and the destination is asked whether it has the guest")
+	}
+	copies := p.Phase == migration.PhasePrecopy // else the guest is paused here, or runs elsewhere
+	switch {
+	case p.Round == 0:
+	case copies:
 		add("rounds", "%d, %d pages of this one left", p.Round, p.RemainingPages)
+	default:
+		add("rounds", "%d", p.Round)
 	}
 	switch {
+	case !copies:
 	case p.DirtyLinesPerS != 0:
 		add("guest writes", "%.0f pages/s, %.0f lines/s", p.DirtyPagesPerS, p.DirtyLinesPerS)
 	case p.DirtyPagesPerS != 0: // its lines are counted by the round under way
 		add("guest writes", "%.0f pages/s", p.DirtyPagesPerS)
 	}
-	if p.ThrottlePercent != 0 {
+	if copies && p.ThrottlePercent != 0 {
 		add("slowed down", "by %d %% of its time", p.ThrottlePercent)
 	}
 	if p.AbsentPages != 0 { // with none unsent the destination may still lack what is on its way

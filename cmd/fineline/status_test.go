@@ -42,3 +42,21 @@ func TestRowsOfEnded(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestRowsOfPausedGuest: rates of a guest that stands still are nonsense, and a round is not named twice.
+func TestRowsOfPausedGuest(t *testing.T) {
+	p := migration.Progress{Phase: migration.PhasePrecopy, Mode: "hybrid", Round: 2, DirtyPagesPerS: 7, DirtyLinesPerS: 9, ThrottlePercent: 20}
+	s := migrationStatus{Outgoing: &p}
+	if got := fmt.Sprint(s.rows()); !strings.Contains(got, "hybrid, round 2, guest slowed") || !strings.Contains(got, "7 pages/s, 9 lines/s") || !strings.Contains(got, "slowed down") {
+		t.Error(got)
+	}
+	for _, phase := range []string{"pausing", "commit", migration.PhaseSettling} {
+		p.Phase = phase
+		if got := fmt.Sprint(s.rows()); strings.Contains(got, "/s, 9") || strings.Contains(got, "slowed") || strings.Contains(got, "of this one") {
+			t.Errorf("%s: %s", phase, got)
+		}
+	}
+	if got := fmt.Sprint(s.rows()); !strings.Contains(got, "the destination is asked whether it has the guest") {
+		t.Error(got)
+	}
+}

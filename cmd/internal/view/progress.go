@@ -48,12 +48,14 @@ func Label(p *migration.Progress) string {
 		return "memory follows the guest"
 	case p.Phase == migration.PhaseReconnecting:
 		return "guest paused: connection lost"
-	case p.Round == 0:
+	case p.Phase == migration.PhaseSettling:
+		return "guest paused: asking the destination"
+	case p.Round == 0 || p.Phase != migration.PhasePrecopy:
 		return p.Phase
 	case p.ThrottlePercent != 0:
-		return fmt.Sprintf("round %d %s, guest slowed by %d%%", p.Round, p.Phase, p.ThrottlePercent)
+		return fmt.Sprintf("round %d, guest slowed by %d%%", p.Round, p.ThrottlePercent)
 	}
-	return fmt.Sprintf("round %d %s", p.Round, p.Phase)
+	return fmt.Sprintf("round %d", p.Round)
 }
 
 // Speed says how much a migration has sent, and how long it will take.
@@ -63,7 +65,9 @@ func Speed(p *migration.Progress) string {
 	case p.Phase == migration.PhaseReconnecting && p.AbsentPages == 0: // the lost connection may have held much of it
 		return fmt.Sprintf("%s, not known what has arrived", sent)
 	case p.Phase == migration.PhaseReconnecting:
-		return fmt.Sprintf("at least %s to come", Bytes(float64(p.AbsentPages*memory.PageSize)))
+		return fmt.Sprintf("%s, at least %s to come", sent, Bytes(float64(p.AbsentPages*memory.PageSize)))
+	case p.Phase == migration.PhaseSettling:
+		return sent
 	case p.LeftMS != nil:
 		return fmt.Sprintf("%s, %s left", sent, seconds(*p.LeftMS))
 	case p.RoundLeftMS != nil:
