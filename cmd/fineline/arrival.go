@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/fineline-vmm/fineline/migration"
 	"github.com/fineline-vmm/fineline/vmm/api"
@@ -20,7 +21,8 @@ type arriving struct {
 // arrival follows the memory of a guest that is here. The Listener's goroutines tell it what happens, which may be before
 // the machine itself was reported.
 type arrival struct {
-	lost chan error // gets why memory is lost; capacity 1
+	lost   chan error  // gets why memory is lost; capacity 1
+	coming atomic.Bool // a machine was built for a source that sends one
 
 	mu     sync.Mutex
 	now    arriving

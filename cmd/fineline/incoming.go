@@ -172,7 +172,15 @@ func (t *targetMachine) Prepare(description []byte) (_ *memory.Guest, err error)
 	if t.m, err = vmm.NewFromDescription(description, t.local()); err != nil {
 		return nil, err
 	}
+	t.sayComing(true)
 	return t.m.Memory(), nil
+}
+
+// sayComing is for those who ask while a machine is on its way.
+func (t *targetMachine) sayComing(coming bool) {
+	t.i.mu.Lock()
+	defer t.i.mu.Unlock()
+	t.i.in.arrival.coming.Store(coming)
 }
 
 func (t *targetMachine) HomeMissing(d *memory.Demand) (postcopy.LineMemory, error) {
@@ -224,6 +232,7 @@ func (t *targetMachine) Checkpoint(gather func() error) ([]byte, error) {
 }
 
 func (t *targetMachine) Discard() {
+	t.sayComing(false)
 	t.m.HandOver() // what its serial port has not sent yet is the source's to send
 	if err := t.m.Close(); err != nil {
 		logrus.WithError(err).Warn("the incoming machine could not be freed")

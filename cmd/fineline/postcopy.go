@@ -38,6 +38,8 @@ type migrationStatus struct {
 	// Outgoing is the machine's newest migration from here: the latest picture, and the result once there is one.
 	Outgoing *migration.Progress `json:"outgoing,omitempty"`
 	Result   *migration.Result   `json:"result,omitempty"`
+	// Coming: a machine is on its way here.
+	Coming bool `json:"coming,omitempty"`
 	// Incoming is how the machine came here.
 	Incoming *arriving `json:"incoming,omitempty"`
 }
@@ -54,6 +56,8 @@ func (i *instance) Migration() any {
 	if in != nil {
 		if a, ok := in.arrival.picture(); ok {
 			s.Incoming = &a
+		} else {
+			s.Coming = in.arrival.coming.Load() && i.session.Lifecycle().Phase == api.Incoming
 		}
 	}
 	if s == (migrationStatus{}) {

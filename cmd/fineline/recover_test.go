@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"strings"
 	"testing"
@@ -81,6 +82,7 @@ func TestRecover(t *testing.T) {
 	p.wantError("onward", p.dst.API.StartMigration(p.ctx, request("unix:/nowhere")), "memory is still arriving: ")
 
 	p.cut()
+	p.dst.verifyStatus("^dst: running, but paused until its memory comes, ")
 	p.wantError("recover over a link that is cut", p.src.API.RecoverMigration(p.ctx, api.RecoverRequest{}), "still waits for its memory")
 	p.wantError("recover at nobody's address", p.src.API.RecoverMigration(p.ctx, api.RecoverRequest{DestinationURL: "unix:/nowhere"}), "cannot reach")
 	out, errs, code := run(t, "migrate", "--recover", "--api", p.src.APIPath, "--to", p.direct, "--json")
@@ -98,6 +100,30 @@ func TestRecover(t *testing.T) {
 		t.Errorf("the guest went from %d steps back to %d", p.before, after)
 	}
 	p.dst.stop()
+}
+
+// TestArrivalIsShown: a destination says that a machine is on its way to it.
+func TestArrivalIsShown(t *testing.T) {
+	hostTierOnly(t)
+	vmmtest.NeedKVM(t)
+	h := newHouse(t)
+	src := h.startDirty("src", "", "pages=8192 progress=0", "--memory", "64M")
+	dst, to := h.startIncoming("dst", "")
+	dst.verifyStatus("^dst: incoming, its shape comes from the source\n$")
+	r := request(to)
+	r.Granularity, r.Compression, r.MaxBandwidthBytesPerSecond = "page", "none", 1<<20 // that it lasts
+	ctx, cancel := context.WithCancel(h.ctx)
+	defer cancel()
+	result, err := src.Migrate(ctx, r, func(p migration.Progress) {
+		if p.Round > 0 && ctx.Err() == nil {
+			dst.verifyStatus("migration +a machine is arriving")
+			cancel()
+		}
+	})
+	if err != nil || result.Status != migration.StatusCancelled {
+		t.Errorf("%v %+v", err, result)
+	}
+	src.stop()
 }
 
 // TestEndOfServing: the first signal to a source whose guest has left says what it would cost, the second one costs it.

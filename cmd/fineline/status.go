@@ -60,18 +60,22 @@ func unlessFault(answer json.RawMessage, err error) (json.RawMessage, error) {
 }
 
 func (s *machineStatus) print(out io.Writer) error {
-	fmt.Fprintf(out, "%s: %s, %s\n", s.ID, s.Phase, shapeText(s.MachineConfig))
-	if st := s.Standby; st != nil {
-		fmt.Fprintln(out, standbyLine(st))
-	}
-	if b := s.BootSource; b != nil {
-		fmt.Fprintf(out, "booted from %s\n", b.KernelImagePath)
-	}
 	var m migrationStatus
 	if s.Migration != nil {
 		if err := json.Unmarshal(s.Migration, &m); err != nil {
 			return fmt.Errorf("status of the migration: %w", err)
 		}
+	}
+	phase := s.Phase
+	if in := m.Incoming; in != nil && in.Stalled != "" && phase == api.Running.String() {
+		phase += ", but paused until its memory comes"
+	}
+	fmt.Fprintf(out, "%s: %s, %s\n", s.ID, phase, shapeText(s.MachineConfig))
+	if st := s.Standby; st != nil {
+		fmt.Fprintln(out, standbyLine(st))
+	}
+	if b := s.BootSource; b != nil {
+		fmt.Fprintf(out, "booted from %s\n", b.KernelImagePath)
 	}
 	return view.Table(out, m.rows())
 }
@@ -98,6 +102,9 @@ func shapeText(c api.MachineConfig) string {
 func (m *migrationStatus) rows() (rows []view.Row) {
 	add := func(name, format string, args ...any) {
 		rows = append(rows, view.Row{Name: name, Value: fmt.Sprintf(format, args...)})
+	}
+	if m.Coming {
+		add("migration", "a machine is arriving")
 	}
 	if in := m.Incoming; in != nil {
 		switch {
