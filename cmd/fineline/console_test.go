@@ -311,6 +311,10 @@ func TestFlagsThatDisagree(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	err := agree(func(name string) bool { return name == "memory" }, here, there)
+	if want := "--memory 1G here, the source has 1M"; err == nil || err.Error() != want {
+		t.Errorf("%v, want %q", err, want)
+	}
 	if err := agree(func(name string) bool { return !slices.Contains(flags, name) }, here, there); err != nil {
 		t.Error(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"github.com/fineline-vmm/fineline/memory"
 	"github.com/fineline-vmm/fineline/migration"
@@ -228,6 +229,8 @@ func withNextStep(err error) error {
 	case errors.Is(err, migration.ErrConnectionLost), errors.Is(err, migration.ErrPeerSilent),
 		errors.Is(err, wire.ErrProtocol), errors.As(err, new(*migration.AbortedError)):
 		return fmt.Errorf("%w; the guest is still here: start the destination again if it has ended, and migrate again", err)
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT): // of the journal: nothing else is written
+		return fmt.Errorf("%w; the guest is still here: make room, and migrate again", err)
 	}
 	return err
 }

@@ -139,7 +139,7 @@ func agree(changed func(string) bool, here, there vmm.Config) error {
 		here, there any
 	}{
 		{"cpus", here.CPUs, there.CPUs},
-		{"memory", here.MemoryBytes, there.MemoryBytes},
+		{"memory", sizeText(here.MemoryBytes), sizeText(there.MemoryBytes)},
 		{"huge-pages", here.HugePages, there.HugePages},
 		{"cpu", here.CPUModel, there.CPUModel},
 		{"dirty", dirtyKind(here), dirtyKind(there)},
@@ -150,6 +150,12 @@ func agree(changed func(string) bool, here, there vmm.Config) error {
 		}
 	}
 	return nil
+}
+
+// sizeText writes a size as the flag is written.
+func sizeText(bytes uint64) string {
+	size := sizeBytes(bytes)
+	return size.String()
 }
 
 func dirtyKind(c vmm.Config) string {

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fineline-vmm/fineline/migration"
 )
@@ -58,5 +62,16 @@ func TestRowsOfPausedGuest(t *testing.T) {
 	}
 	if got := fmt.Sprint(s.rows()); !strings.Contains(got, "the destination is asked whether it has the guest") {
 		t.Error(got)
+	}
+}
+
+// TestWayOnFromFullDisk: who reads that the journal's disk is full reads, too, where the guest is and what to do.
+func TestWayOnFromFullDisk(t *testing.T) {
+	full := fmt.Errorf("journal a.journal: %w", &fs.PathError{Op: "write", Path: "a.journal", Err: unix.ENOSPC})
+	if err := withNextStep(full); !errors.Is(err, full) || !strings.HasSuffix(err.Error(), "; the guest is still here: make room, and migrate again") {
+		t.Error(err)
+	}
+	if err := withNextStep(migration.ErrTimeout); !errors.Is(err, migration.ErrTimeout) || strings.Contains(err.Error(), "still here") {
+		t.Error(err)
 	}
 }
