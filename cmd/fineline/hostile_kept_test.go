@@ -23,7 +23,7 @@ func (m *machine) takeOver(d hostile.Destination) {
 	if has := m.standby().Checkpoint; has != d.Checkpoint {
 		m.h.t.Errorf("the source has checkpoint %d, want %d", has, d.Checkpoint)
 	}
-	if err := m.API.ResolveMigration(m.h.ctx, api.DecisionKeep); err != nil {
+	if err := m.API.ResolveMigration(m.h.ctx, api.DecisionKeep); (err != nil) != d.Lost {
 		m.h.t.Fatal(err)
 	}
 	if d.Lost {

@@ -18,6 +18,20 @@ import (
 // defaultJournal returns the last phase in the journal that a machine has made unasked, "" if there is none.
 func (m *machine) defaultJournal() journal.Phase {
 	m.h.t.Helper()
+	path := m.journalPath()
+	if path == "" {
+		return ""
+	}
+	records, err := journal.ReadFile(path)
+	if err != nil || len(records) == 0 {
+		m.h.t.Fatalf("%s: %d records, %v", m.name, len(records), err)
+	}
+	return records[len(records)-1].Phase
+}
+
+// journalPath is where that one is, or "".
+func (m *machine) journalPath() string {
+	m.h.t.Helper()
 	paths, err := filepath.Glob(m.h.path(m.name + ".run/fineline/*.journal"))
 	if err != nil || len(paths) > 1 {
 		m.h.t.Fatalf("%s has the journals %v, %v", m.name, paths, err)
@@ -25,11 +39,7 @@ func (m *machine) defaultJournal() journal.Phase {
 	if len(paths) == 0 {
 		return ""
 	}
-	records, err := journal.ReadFile(paths[0])
-	if err != nil || len(records) == 0 {
-		m.h.t.Fatalf("%s: %d records, %v", m.name, len(records), err)
-	}
-	return records[len(records)-1].Phase
+	return paths[0]
 }
 
 // TestDefaultJournalGoes: after a migration that both sides know of, no journal is left.
@@ -47,13 +57,17 @@ func TestDefaultJournalGoes(t *testing.T) {
 	}
 }
 
-// apart cuts the two sides off from each other at the commit: the destination is ready and its address
+// apart cuts the two sides off from each other at the commit: the destination is ready, or the owner already, and its address
 // is gone, so that only the other's journal tells a side what to do when the other has ended.
-func apart(t *testing.T) (src, dst *machine, ended <-chan error) {
+func apart(t *testing.T, owner bool) (src, dst *machine, ended <-chan error) {
 	h := newHouse(t)
 	h.plain = true
-	src = h.startDirty("src", "source.commit-sent=cut", "pages=512 rate=2000 verify=1 progress=0", "--memory", "64M")
-	dst, to := h.startIncoming("dst", "")
+	srcPlan, dstPlan, phase := "source.commit-sent=cut", "", api.InDoubt
+	if owner {
+		srcPlan, dstPlan, phase = "", "destination.owner=cut", api.Running
+	}
+	src = h.startDirty("src", srcPlan, "pages=512 rate=2000 verify=1 progress=0", "--memory", "64M")
+	dst, to := h.startIncoming("dst", dstPlan)
 	h.watchForTwo(src, dst)
 	r := request(to)
 	// Round one takes a second, and is the last: the address is gone long before the commit.
@@ -68,13 +82,13 @@ func apart(t *testing.T) (src, dst *machine, ended <-chan error) {
 		})
 		result <- err
 	}()
-	dst.awaitPhase(api.InDoubt)
+	dst.awaitPhase(phase)
 	return src, dst, result
 }
 
 // TestReadyDestinationIsStopped: it discards the guest and says so in its journal, which stays for the source.
 func TestReadyDestinationIsStopped(t *testing.T) {
-	src, dst, ended := apart(t)
+	src, dst, ended := apart(t, false)
 	if err := dst.Close(); err != nil {
 		t.Error(err)
 	}
@@ -89,11 +103,7 @@ func TestReadyDestinationIsStopped(t *testing.T) {
 
 // TestOwnerEndsUnheard: a destination takes the guest over, and ends before its source has heard of it.
 func TestOwnerEndsUnheard(t *testing.T) {
-	src, dst, ended := apart(t)
-	if err := dst.API.ResolveMigration(dst.h.ctx, api.DecisionKeep); err != nil {
-		t.Fatal(err)
-	}
-	dst.awaitPhase(api.Running)
+	src, dst, ended := apart(t, true)
 	if err := dst.Close(); err != nil {
 		t.Error(err)
 	}
@@ -104,10 +114,14 @@ func TestOwnerEndsUnheard(t *testing.T) {
 	}
 }
 
-// TestDecidedByHand: a source whose guest stays by a human's word says so, and no more that somebody must decide.
+// TestDecidedByHand: a source whose guest stays by a human's word says so, and no more that somebody must decide. The word does not
+// count while the destination lives, nor is it needed while that one's journal can be read.
 func TestDecidedByHand(t *testing.T) {
 	hostTierOnly(t)
-	src, dst, ended := apart(t)
+	src, dst, ended := apart(t, false)
+	if err := os.Remove(dst.journalPath()); err != nil {
+		t.Fatal(err)
+	}
 	src.h.eventually("the source says that it asks", func() bool {
 		status, err := src.API.Migration(src.h.ctx)
 		return err == nil && strings.Contains(string(status), `"phase":"settling"`)
@@ -121,15 +135,18 @@ func TestDecidedByHand(t *testing.T) {
 	}
 	src.awaitPhase(api.InDoubt)
 	src.verifyStatus("last migration +in-doubt: .*--in-doubt keep")
-	if err := dst.API.ResolveMigration(dst.h.ctx, api.DecisionDiscard); err != nil {
+	keep := func() error { return src.API.ResolveMigration(src.h.ctx, api.DecisionKeep) }
+	if err := keep(); err == nil || !strings.Contains(err.Error(), "the destination's process") {
+		t.Errorf("keep while it lives: %v", err)
+	}
+	if err := dst.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := src.API.ResolveMigration(src.h.ctx, api.DecisionKeep); err != nil {
+	if err := keep(); err != nil {
 		t.Fatal(err)
 	}
 	src.awaitPhase(api.Running)
-	src.verifyStatus("last migration +failed: decided by hand that the guest stays here: cannot reach")
-	dst.awaitGone()
+	src.verifyStatus("last migration +failed: decided by hand that the guest stays here: ")
 	src.checkRuns()
 	src.stop()
 }
