@@ -38,7 +38,7 @@ func TestDemo(t *testing.T) {
 			t.Errorf("no %q in:\n%s", want, &stdout)
 		}
 	}
-	if !strings.Contains(bars, "precopy") || !strings.Contains(bars, "|=") {
+	if !strings.Contains(bars, "round 1") || !strings.Contains(bars, "|=") {
 		t.Errorf("no bar in %q", bars)
 	}
 	if left, err := filepath.Glob(h.path("*")); err != nil || len(left) != 0 {

@@ -3,8 +3,8 @@
 // Paths, verbs, states and error bodies are Firecracker's where it has the thing, because its
 // official Go client then drives this VMM unchanged and because it is the smallest API in use.
 // Success is 204 without a body for PUT and PATCH and 200 with JSON for GET; every failure is
-// 400 with {"fault_message": "..."}, and beside it the result of a migration that was refused. What Firecracker lacks is under /fineline/v1/, a
-// migration with Cloud Hypervisor's names.
+// 400 with {"fault_message": "..."}, and beside it the result of a migration that was refused.
+// What Firecracker lacks is under /fineline/v1/, a migration with Cloud Hypervisor's names.
 //
 //	GET   /                                who and how: id, state, phase, version
 //	GET   /version, /vm/config

@@ -26,9 +26,10 @@ const cancelPatience = api.OperationTimeout + 10*time.Second
 
 // Migrate starts a migration of the machine behind client and follows it to its end; show
 // is told of its progress. The result also tells of a migration that failed: look at its
-// Status. It is nil when it is not known what became of the guest. When ctx ends the migration is cancelled, and Migrate waits for what comes of that, but not for ever, nor longer than until
-// enough is closed (nil: never): then the error is ErrUntold. When it is too late for a cancel, since the guest has left ahead of its memory,
-// the error is ErrDetached. A migration that the VMM or the destination refused has a result beside the error, which says so.
+// Status. It is nil when it is not known what became of the guest. When ctx ends the migration is cancelled, and Migrate waits
+// for what comes of that, but not for ever, nor longer than until enough is closed (nil: never): then the error is ErrUntold.
+// When it is too late for a cancel, since the guest has left ahead of its memory, the error is ErrDetached. A migration that
+// the VMM or the destination refused has a result beside the error, which says so.
 func Migrate(ctx context.Context, enough <-chan struct{}, client *api.Client, r api.MigrationRequest, show func(migration.Progress)) (*migration.Result, error) {
 	return migrate(ctx, enough, cancelPatience, client, r, show)
 }
