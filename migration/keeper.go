@@ -128,13 +128,6 @@ func (k *keeper) answers(dead <-chan struct{}) bool {
 	return false
 }
 
-// patienceTime is for how long the destination may say nothing: until the next checkpoint, and its answer.
-func (k *keeper) patienceTime() time.Duration {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.s.opts.PeerTimeout + max(k.s.opts.Standby.interval, k.period)
-}
-
 func (k *keeper) current() *stream {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -234,12 +227,11 @@ func (p patientReader) Read(b []byte) (int, error) {
 
 // patience lets the connection be silent for so long from now.
 func (k *keeper) patience(conn net.Conn) {
-	silence := k.patienceTime()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	until := k.lastCall
 	if until.IsZero() {
-		until = time.Now().Add(silence)
+		until = time.Now().Add(k.s.opts.PeerTimeout + max(k.s.opts.Standby.interval, k.period))
 	}
 	_ = conn.SetReadDeadline(until) // fails only when closed, as will the read
 }

@@ -159,7 +159,7 @@ func (s *session) decide(d Decision) error {
 	switch {
 	case resolved == nil:
 		return errNoDoubt
-	case d == GuestIsHere && lives(watch):
+	case d == GuestIsHere && livesOn(watch):
 		return livesError("source", s.source.Process)
 	}
 	select {

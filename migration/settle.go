@@ -180,15 +180,16 @@ func (s *sender) destinationDead() bool {
 	}
 }
 
-// lives reports whether a process is seen to live, though it may be stopped, or cut off. False: it is dead, or out of sight.
-func lives(w identity.Watch) bool {
+// livesOn reports whether a process is seen to live, though it may be stopped, or cut off; one that was just killed has a moment
+// to be found dead. False: it is dead, or out of sight.
+func livesOn(w identity.Watch) bool {
 	if w == nil {
 		return false
 	}
 	select {
 	case <-w.Done():
 		return false
-	default:
+	case <-time.After(lastBytes):
 		return true
 	}
 }
@@ -311,7 +312,7 @@ func ResolveInDoubt(e *InDoubtError, d Decision) (*Result, error) {
 		if s.commanded {
 			return nil, errJustCommitted
 		}
-		if lives(s.watch) {
+		if livesOn(s.watch) {
 			return nil, livesError("destination", s.peer.Process)
 		}
 		s.discarded, s.byHand = true, true

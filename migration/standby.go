@@ -386,15 +386,9 @@ func (s *sender) lose(cause error) error {
 
 // letGo ends a Standby: the guest is the destination's alone, or has ended there.
 func (s *sender) letGo() error {
-	if s.destinationDead() {
-		s.keeper.end()
-		s.opts.Journal.Settle(s.opts.MachineID, s.generation)
-		s.release()
-		return nil
-	}
-	said := s.keeper.sayDone()
+	said := s.destinationDead() || s.keeper.sayDone()
 	s.keeper.end()
-	if again := s.keeper.farewell(); said || again {
+	if s.destinationDead() || s.keeper.farewell() || said {
 		s.opts.Journal.Settle(s.opts.MachineID, s.generation)
 	}
 	s.release()

@@ -52,6 +52,17 @@ func (p *pair) wait(st *Standby) <-chan error {
 	return ended
 }
 
+// keepsFrom migrates, and stands by in the background with that checkpoint or a later one.
+func (p *pair) keepsFrom(st *Standby, number uint64) <-chan error {
+	p.t.Helper()
+	if out := p.migrate(); out.sendErr != nil {
+		p.t.Fatal(out.sendErr)
+	}
+	ended := p.wait(st)
+	p.awaitCheckpoint(st, number)
+	return ended
+}
+
 // eventually waits for what other goroutines make true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
@@ -357,12 +368,7 @@ func TestTakenBackByHand(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			p, st := keptPair(t, mode)
 			p.src.hooks.liveness, p.dst.hooks.liveness = unprovable{}, unprovable{}
-			out := p.migrate()
-			if out.sendErr != nil {
-				t.Fatal(out.sendErr)
-			}
-			ended := p.wait(st)
-			p.awaitCheckpoint(st, 2)
+			ended := p.keepsFrom(st, 2)
 			if err := st.TakeOver(); !errors.Is(err, errAlive) {
 				t.Fatalf("%v, want a refusal: the destination lives", err)
 			}
@@ -379,16 +385,45 @@ func TestTakenBackByHand(t *testing.T) {
 	}
 }
 
+// TestTakenBackWhileServing: the destination is gone, without proof, before all memory has followed the guest.
+func TestTakenBackWhileServing(t *testing.T) {
+	p, st := keptPair(t, wire.ModePostcopy)
+	p.src.hooks.liveness, p.dst.hooks.liveness = unprovable{}, unprovable{}
+	p.opts.MaxBandwidthBytesPerS = 256 << 10
+	took := make(chan error, 1)
+	var once sync.Once
+	p.opts.Progress = func(at Progress) {
+		if at.Phase != PhasePostcopy {
+			return
+		}
+		once.Do(func() {
+			go func() {
+				p.dst.vanish()
+				err := st.TakeOver()
+				for errors.Is(err, errAlive) { // the loss is not noticed yet
+					err = st.TakeOver()
+				}
+				took <- err
+			}()
+		})
+	}
+	out := p.migrate()
+	if resumed := (*ResumedError)(nil); !errors.As(out.sendErr, &resumed) || !resumed.ByHand {
+		t.Fatalf("send: %v", out.sendErr)
+	}
+	if err := <-took; err != nil {
+		t.Errorf("taken over: %v", err)
+	}
+	p.verifyLaw(source)
+	p.verifyMachine(p.src.machine)
+}
+
 // TestHeardOnTheStream: a destination that takes no connection, but still sends checkpoints, is alive.
 func TestHeardOnTheStream(t *testing.T) {
 	p, st := keptPair(t, wire.ModePostcopy)
 	p.opts.PeerTimeout = 5 * time.Second
 	p.src.hooks.liveness, p.dst.hooks.liveness = unprovable{}, unprovable{}
-	if out := p.migrate(); out.sendErr != nil {
-		t.Fatal(out.sendErr)
-	}
-	ended := p.wait(st)
-	p.awaitCheckpoint(st, 1)
+	ended := p.keepsFrom(st, 1)
 	st.keeperForTest().redirect(func(context.Context) (net.Conn, error) { return nil, errors.New("no way") })
 	if err := st.TakeOver(); !errors.Is(err, errAlive) {
 		t.Fatalf("%v, want a refusal: checkpoints come", err)
@@ -409,11 +444,7 @@ func TestTakeOverWhereTheOtherLives(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(string(mode), func(t *testing.T) {
 			p, st := keptPair(t, mode)
-			if out := p.migrate(); out.sendErr != nil {
-				t.Fatal(out.sendErr)
-			}
-			ended := p.wait(st)
-			p.awaitCheckpoint(st, 1)
+			ended := p.keepsFrom(st, 1)
 			st.keeperForTest().redirect(noWay)
 			st.keeperForTest().cut()
 			if err := st.TakeOver(); err == nil || !strings.Contains(err.Error(), "the destination's process") {
@@ -454,11 +485,7 @@ func TestTakeOverUnwritten(t *testing.T) {
 	p.src.journal = journal.New(path, disk, nil)
 	p.opts.Journal = p.src.journal
 	p.src.hooks.liveness, p.dst.hooks.liveness = unprovable{}, unprovable{}
-	if out := p.migrate(); out.sendErr != nil {
-		t.Fatal(out.sendErr)
-	}
-	ended := p.wait(st)
-	p.awaitCheckpoint(st, 1)
+	ended := p.keepsFrom(st, 1)
 	p.dst.vanish()
 	disk.full.Store(true)
 	if err := st.TakeOver(); !errors.Is(err, unix.ENOSPC) {

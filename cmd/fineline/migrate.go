@@ -70,7 +70,7 @@ the standby up.`
 	fl.DurationVar(&f.maxDowntime, "max-downtime", migration.DefaultMaxDowntime, "how long the guest may stand still")
 	fl.Var(&f.maxBandwidth, "max-bandwidth", "bytes a second while the guest runs, for example 100M; 0: no limit")
 	fl.DurationVar(&f.timeout, "timeout", migration.DefaultTimeout, "how long it may take until the guest moves")
-	fl.StringVar(&f.timeoutStrategy, "timeout-strategy", "cancel", "then: cancel, or ignore (stop the guest and finish)")
+	fl.StringVar(&f.timeoutStrategy, "timeout-strategy", "cancel", "then: cancel, or ignore (stop the guest after the round under way, and finish)")
 	fl.BoolVar(&f.asJSON, "json", false, "print the result as one JSON object")
 	fl.BoolVar(&f.recover, "recover", false, "connect a post-copy again that lost its connection; --to: by this address of the same destination")
 	fl.BoolVar(&f.keepSource, "keep-source", false, "stand by when the guest has moved: if the destination dies it goes on here from its last checkpoint")
