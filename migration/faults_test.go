@@ -22,6 +22,7 @@ type faults struct {
 	mu      sync.Mutex
 	at      int  // the operation that fails
 	lasting bool // and all after it, on every connection
+	asleep  bool // operations do not count yet
 	half    bool // a write that fails has written its first half
 	count   int
 	fired   bool
@@ -31,12 +32,22 @@ type faults struct {
 func (f *faults) next() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.asleep {
+		return false
+	}
 	f.count++
 	if f.count-1 < f.at || f.fired && !f.lasting {
 		return false
 	}
 	f.fired = true
 	return true
+}
+
+func (f *faults) wake() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asleep = false
+	return nil
 }
 
 func (f *faults) heal() {
@@ -143,7 +154,11 @@ func TestGivenUpBeforeTheStreams(t *testing.T) {
 // other's death. Nobody may run twice, and when the network is back the doubt ends.
 func TestPartition(t *testing.T) {
 	inDoubt := 0
-	untilSuccess(t, func(p *pair, f *faults) {
+	fromPause := false
+	try := func(p *pair, f *faults) {
+		if fromPause {
+			f.asleep, p.src.onPause = true, f.wake
+		}
 		p.src.hooks.liveness, p.dst.hooks.liveness = unprovable{}, unprovable{}
 		p.opts.ResolveTimeout = 1
 		f.lasting = true
@@ -157,7 +172,10 @@ func TestPartition(t *testing.T) {
 		if doubt {
 			inDoubt++
 		}
-	})
+	}
+	untilSuccess(t, try)
+	fromPause = true // how many operations come before it differs by run, and might pass the commit over
+	untilSuccess(t, try)
 	if inDoubt == 0 {
 		t.Error("no partition left the source in doubt")
 	}
